@@ -1,0 +1,65 @@
+# AetherTunnel. `make demo` shows it working, `make test` proves it; both need only Go, git and make.
+SHELL := /bin/bash
+GO ?= go
+export CGO_ENABLED ?= 0
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+TOOL := $(GO) tool -modfile=packaging/tools/go.mod
+FUZZTIME ?= 10s
+# Systems other than the one we run on must compile, their tests included.
+CROSS := linux/arm64 windows/amd64 darwin/arm64
+
+.PHONY: build demo test race fuzz bench lint vuln check fmt cross generate clean help
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+build: ## build bin/aetherd
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/aetherd ./cmd/aetherd
+
+demo: build ## a laptop, a gateway and a LAN on this machine, with measured results
+	@bin/aetherd demo
+
+test: ## all tests, end to end included (as root, or in a user namespace)
+	$(GO) test -count=1 -shuffle=on -timeout 20m ./...
+
+race: ## all tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -count=1 -shuffle=on -timeout 30m ./...
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@set -e; $(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
+	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go 2>/dev/null | cut -c6-); do \
+	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; \
+	  done; \
+	done
+
+bench: build ## this build against the bare link
+	@bin/aetherd bench
+
+fmt: ## format the tree
+	$(TOOL) gofumpt -w .
+
+generate: ## man pages, completions and the example configuration, from the code
+	$(GO) generate ./...
+
+lint: ## linters, for every system
+	@for t in linux windows darwin; do echo "lint $$t"; GOOS=$$t $(TOOL) golangci-lint run -c .golangci.yml ./... || exit 1; done
+
+vuln: ## known vulnerabilities (needs the vulnerability database, vuln.go.dev)
+	$(TOOL) govulncheck ./...
+
+cross: ## compile programs and tests for the other systems
+	@for t in $(CROSS); do echo "compile $$t"; \
+	  GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) vet ./... || exit 1; done
+
+check: ## what a change must pass before review: format, tidy, vet, lint, cross builds, short tests
+	@test -z "$$($(TOOL) gofumpt -l .)" || { echo "not gofumpt-clean:"; $(TOOL) gofumpt -l .; exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(MAKE) --no-print-directory cross lint
+	$(GO) test -short -count=1 -shuffle=on ./...
+
+clean: ## remove what was built
+	rm -rf bin dist

@@ -1,0 +1,107 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// detachLimit is how long --detach waits for packets to pass.
+const detachLimit = 30 * time.Second
+
+// maxReportBytes bounds the line in which the background process says why it failed.
+const maxReportBytes = 64 << 10
+
+// detachUp starts this program again in a session of its own and returns when that reports that packets pass.
+func detachUp(ctx context.Context, out io.Writer, state, invite string) error {
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	logPath := filepath.Join(state, "aetherd.log")
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	defer log.Close() //nolint:errcheck // the child writes it, we do not
+	report, reportWrite, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("start in the background: %w", err)
+	}
+	defer report.Close() //nolint:errcheck // read to its end, or given up
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("start in the background: %w", err)
+	}
+	child := exec.Command(self, backgroundArgs(os.Args[1:], invite != "")...)
+	child.Stdin = strings.NewReader(invite)
+	child.Stdout, child.Stderr = log, log
+	child.ExtraFiles = []*os.File{reportWrite}
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := child.Start(); err != nil {
+		return errors.Join(fmt.Errorf("start in the background: %w", err), reportWrite.Close())
+	}
+	if err := reportWrite.Close(); err != nil {
+		return fmt.Errorf("start in the background: %w", err)
+	}
+	if err := awaitReport(ctx, report, child); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "aetherd runs in the background (pid %d); log in %s; stop it with `aetherd down --state %s`\n",
+		child.Process.Pid, logPath, state)
+	return errors.Join(err, child.Process.Release())
+}
+
+// awaitReport waits for the child's word and ends the child if it does not come in time.
+func awaitReport(ctx context.Context, report *os.File, child *exec.Cmd) error {
+	if err := report.SetReadDeadline(time.Now().Add(detachLimit)); err != nil {
+		return fmt.Errorf("wait for the daemon: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = report.SetReadDeadline(time.Now()) }) // fails only when closed
+	defer stop()
+	line, err := io.ReadAll(io.LimitReader(report, maxReportBytes))
+	switch {
+	case err == nil && string(line) == "ready":
+		return nil
+	case err == nil && len(line) > 0:
+		_ = child.Wait() // it has said why it ended
+		return errors.New(string(line))
+	case err == nil:
+		return fmt.Errorf("the daemon ended without a word: %w", child.Wait())
+	}
+	// Undoing its changes is the child's own business, so it is asked to end, not killed.
+	reason := fmt.Errorf("no packets pass within %s: the gateway does not answer", detachLimit)
+	if ctx.Err() != nil {
+		reason = context.Cause(ctx)
+	}
+	return errors.Join(reason, child.Process.Signal(syscall.SIGTERM), ignoreExit(child.Wait()))
+}
+
+// ignoreExit drops the exit code of a child that was asked to end.
+func ignoreExit(err error) error {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return nil
+	}
+	return err
+}
+
+// backgroundArgs are the arguments of the child: the same, in the foreground, with the invite on standard input.
+func backgroundArgs(args []string, invited bool) []string {
+	out := slices.DeleteFunc(slices.Clone(args), func(a string) bool {
+		return a == "--detach" || strings.HasPrefix(a, "--detach=") || a == "-" || strings.Contains(a, "aether://")
+	})
+	out = append(out, "--report-ready")
+	if invited {
+		out = append(out, "-")
+	}
+	return out
+}

@@ -1,0 +1,41 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/aethertunnel/aethertunnel/platform/journal"
+)
+
+// Cleaned is what Clean did.
+type Cleaned struct {
+	Undone int      // changes taken back
+	Kept   []string // what somebody else has changed since, one line each
+}
+
+// Clean undoes what a daemon of this state directory has left behind when it was killed. While one runs it fails with
+// ErrAlreadyRunning.
+func Clean(dir string, log *slog.Logger) (cleaned Cleaned, err error) {
+	if _, err := os.Stat(filepath.Join(dir, "state.db")); errors.Is(err, os.ErrNotExist) {
+		return Cleaned{}, fmt.Errorf("no aetherd has run with state %s: nothing to undo", dir)
+	}
+	st, err := openState(dir)
+	if err != nil {
+		return Cleaned{}, err
+	}
+	defer func() { err = errors.Join(err, st.close()) }()
+	j, err := journal.Open(dir)
+	if err != nil {
+		return Cleaned{}, fmt.Errorf("open undo journal: %w", err)
+	}
+	h := &host{journal: j, log: log}
+	report, err := h.undo()
+	for _, l := range report.Left {
+		cleaned.Kept = append(cleaned.Kept, l.String())
+	}
+	cleaned.Undone = report.Undone
+	return cleaned, errors.Join(err, j.Close())
+}

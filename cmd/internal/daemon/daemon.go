@@ -1,0 +1,143 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/aethertunnel/aethertunnel/control"
+	"github.com/aethertunnel/aethertunnel/control/api"
+	"github.com/aethertunnel/aethertunnel/control/config"
+	"github.com/aethertunnel/aethertunnel/dataplane"
+	"github.com/aethertunnel/aethertunnel/tun"
+)
+
+// defaultMTU lets every packet through a QUIC packet of 1,420 bytes, which crosses every path of 1,448 bytes or more (PPPoE
+// and most mobile networks included).
+const defaultMTU = 1380
+
+// node is a running daemon.
+type node struct {
+	opts    Options
+	state   *state
+	plan    plan
+	host    *host
+	nic     tun.Device
+	engine  *dataplane.Engine
+	started time.Time
+	stop    context.CancelFunc
+}
+
+// Run is `aetherd up` in the foreground: it runs until ctx ends or `aetherd down` is called, and leaves the host as it
+// found it.
+func Run(ctx context.Context, o Options) (err error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	dir := o.Config.Node.State
+	st, err := openState(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.close()) }()
+	n := &node{opts: o, state: st, started: now(), stop: stop}
+	if n.plan, err = st.decide(o.Invite); err != nil {
+		return err
+	}
+	if problems := o.Config.CheckRole(n.plan.role); len(problems) > 0 {
+		return errors.New(problems[0].String())
+	}
+	if n.host, err = openHost(dir, st.store, o.Log); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.host.close()) }()
+	if n.plan.role == config.RoleMember {
+		return n.runMember(ctx)
+	}
+	return n.runGateway(ctx)
+}
+
+// openNIC makes the virtual NIC and the dataplane on it.
+func (n *node) openNIC() error {
+	mtu := n.opts.Config.Node.MTU
+	if mtu == 0 {
+		mtu = defaultMTU
+	}
+	nic, err := tun.Create(deviceName(n.opts.Config.Node.Tun), mtu)
+	if err != nil {
+		return err
+	}
+	n.nic, n.engine = nic, dataplane.New(dataplane.Config{NIC: nic})
+	n.host.device, n.host.mtu = nic.Name(), mtu
+	return nil
+}
+
+// deviceName is the name asked for, or one that lets the system number the devices.
+func deviceName(asked string) string {
+	switch {
+	case asked != "":
+		return asked
+	case runtime.GOOS == "darwin":
+		return "utun"
+	case runtime.GOOS == "windows":
+		return "AetherTunnel"
+	}
+	return "aether%d"
+}
+
+// serve runs the parts that gateways and members share, and the given ones, until ctx ends or one fails.
+func (n *node) serve(ctx context.Context, d api.Daemon, parts ...func(context.Context) error) error {
+	socket := api.SocketPath(n.state.dir)
+	server, err := api.Listen(socket, d, n.opts.Log)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return guard("API", func() error { return server.Run(ctx) }) })
+	group.Go(func() error { return guard("dataplane", func() error { return n.engine.Run(ctx) }) })
+	group.Go(func() error {
+		<-ctx.Done()
+		return n.nic.Close() // ends the dataplane's blocking read
+	})
+	for _, part := range parts {
+		group.Go(func() error { return guard("control", func() error { return part(ctx) }) })
+	}
+	err = group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// guard turns a panic at the root of a goroutine into the end of the daemon, in order.
+func guard(part string, run func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s: panic: %v\n%s", part, p, debug.Stack())
+		}
+	}()
+	return run()
+}
+
+func (n *node) observe(e control.Event) {
+	if n.opts.Observe != nil {
+		n.opts.Observe(e)
+	}
+}
+
+// name is the node's name in the network.
+func (n *node) name() string {
+	if name := n.opts.Config.Node.Name; name != "" {
+		return name
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return config.NodeName("")
+	}
+	return config.NodeName(host)
+}

@@ -1,0 +1,201 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/aethertunnel/aethertunnel/control"
+	"github.com/aethertunnel/aethertunnel/control/admit"
+	"github.com/aethertunnel/aethertunnel/control/api"
+	"github.com/aethertunnel/aethertunnel/platform/route"
+)
+
+// gatewayNode is a daemon in the gateway's role.
+type gatewayNode struct {
+	*node
+	authority *admit.Authority
+	gateway   *control.Gateway
+	sockets   []*socket
+	reach     *reachability
+	created   bool
+}
+
+func (n *node) runGateway(ctx context.Context) error {
+	g := &gatewayNode{node: n}
+	if err := g.openAuthority(); err != nil {
+		return err
+	}
+	if err := g.checkNetwork(); err != nil {
+		return err
+	}
+	defer g.closeSockets()
+	if err := g.openSockets(ctx); err != nil {
+		return err
+	}
+	if err := n.openNIC(); err != nil {
+		return err
+	}
+	g.reach = newReachability(n.opts.Config.Gateway, n.host.device)
+	if err := g.openGateway(); err != nil {
+		return errors.Join(err, n.nic.Close())
+	}
+	server, err := g.gateway.Server()
+	if err != nil {
+		return errors.Join(err, n.nic.Close())
+	}
+	parts := []func(context.Context) error{
+		g.gateway.Run,
+		g.keepReachable,
+		g.announce,
+	}
+	for _, s := range g.sockets {
+		parts = append(parts, func(ctx context.Context) error { return g.serveSocket(ctx, s, server) })
+	}
+	return n.serve(ctx, g, parts...)
+}
+
+func (g *gatewayNode) openGateway() error {
+	addresses, err := g.reach.addresses()
+	if err != nil {
+		return err
+	}
+	g.gateway, err = control.NewGateway(control.GatewayConfig{
+		Authority: g.authority, Dataplane: g.engine, Host: g.host, Grant: g.opts.Config.Routes.Advertise,
+		Addresses: addresses, Observe: g.observe, Now: now,
+	})
+	return err
+}
+
+// openAuthority opens the network of this state, or makes one.
+func (g *gatewayNode) openAuthority() error {
+	cfg := admit.Config{Random: rand.Reader, Now: now}
+	asked := g.opts.Config.Gateway.Network
+	if g.state.network == nil {
+		avoid, err := route.KnownPrefixes()
+		if err != nil {
+			return fmt.Errorf("look for prefixes in use: %w", err)
+		}
+		g.created = true
+		g.authority, err = admit.CreateNetwork(g.state.store, cfg, admit.NetworkParams{
+			Name: g.name(), Gateway: g.state.key.Public(), GatewayName: g.name(), Prefixes: asked, Avoid: avoid,
+		})
+		if err != nil {
+			return fmt.Errorf("make the network: %w", err)
+		}
+		return nil
+	}
+	var err error
+	if g.authority, err = admit.Open(g.state.store, cfg); err != nil {
+		return fmt.Errorf("open the network: %w", err)
+	}
+	have := g.authority.Network().Prefixes
+	for _, p := range asked {
+		if !containsPrefix(have, p) {
+			return fmt.Errorf("--network %v: the network of state %s has %v already, and its members know it: "+
+				"leave --network out, or use --state DIR with a fresh directory", p, g.state.dir, have)
+		}
+	}
+	return nil
+}
+
+func containsPrefix(have []netip.Prefix, p netip.Prefix) bool {
+	for _, h := range have {
+		// IPv6 nodes live in the first /64 of a larger block, so both are the same network to the operator.
+		if h == p || h.Addr() == p.Masked().Addr() && h.Bits() >= p.Bits() {
+			return true
+		}
+	}
+	return false
+}
+
+// checkNetwork refuses a network whose prefix another interface has, before anything on the host changes.
+func (g *gatewayNode) checkNetwork() error {
+	conflicts, err := route.Connected(g.authority.Network().Prefixes, "")
+	if err != nil {
+		return fmt.Errorf("look for connected networks: %w", err)
+	}
+	if len(conflicts) > 0 {
+		return conflictError(conflicts[0])
+	}
+	return nil
+}
+
+func (g *gatewayNode) openSockets(ctx context.Context) error {
+	for _, l := range g.opts.Config.Gateway.Listen {
+		s, err := g.listen(ctx, netip.AddrPortFrom(l.Addr, l.Port))
+		if err != nil {
+			return err
+		}
+		g.sockets = append(g.sockets, s)
+	}
+	return nil
+}
+
+func (g *gatewayNode) closeSockets() {
+	for _, s := range g.sockets {
+		if err := s.close(); err != nil {
+			g.opts.Log.Warn("close socket", "error", err)
+		}
+	}
+}
+
+// serveSocket takes sessions on one socket until ctx ends.
+func (g *gatewayNode) serveSocket(ctx context.Context, s *socket, server *http3.Server) error {
+	chain, err := g.authority.GatewayChain(nil)
+	if err != nil {
+		return fmt.Errorf("gateway certificate: %w", err)
+	}
+	certificate := tls.Certificate{Certificate: chain, PrivateKey: g.state.key.Signer()}
+	tlsConfig := control.GatewayTLS(certificate, policy(g.opts.Config.TLS))
+	listener, err := s.transport.ListenEarly(tlsConfig, s.sizes.QUICConfig())
+	if err != nil {
+		return fmt.Errorf("listen for QUIC: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = listener.Close() }) // makes ServeListener return
+	defer stop()
+	err = server.ServeListener(listener)
+	if ctx.Err() != nil || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve %v: %w", s.udp.LocalAddr(), err)
+}
+
+// announce tells the user that the gateway is up.
+func (g *gatewayNode) announce(ctx context.Context) error {
+	select {
+	case <-g.gateway.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	if notice := g.reach.notice(g.gateway.Addresses()); notice != "" {
+		g.observe(control.Event{Kind: control.EventNotice, Text: notice})
+	}
+	if g.opts.Up != nil {
+		up := Up{Status: g.Status(), Created: g.created}
+		if g.alone() {
+			invite, err := g.Invite(ctx, api.InviteRequest{})
+			if err != nil {
+				return fmt.Errorf("first invite: %w", err)
+			}
+			up.Invite = &invite
+		}
+		g.opts.Up(up)
+	}
+	if g.opts.Ready != nil {
+		g.opts.Ready()
+	}
+	return nil
+}
+
+// alone reports whether the network has no node but the gateway.
+func (g *gatewayNode) alone() bool {
+	nodes, err := g.gateway.Nodes()
+	return err == nil && len(nodes) == 1
+}

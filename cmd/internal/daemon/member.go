@@ -1,0 +1,169 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/aethertunnel/aethertunnel/control"
+	"github.com/aethertunnel/aethertunnel/control/store"
+	"github.com/aethertunnel/aethertunnel/platform/netmon"
+)
+
+// memberNode is a daemon in a member's role.
+type memberNode struct {
+	*node
+	member *control.Member
+	joined bool
+}
+
+func (n *node) runMember(ctx context.Context) error {
+	m := &memberNode{node: n}
+	socket, err := n.listen(ctx, netip.AddrPort{})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := socket.close(); err != nil {
+			n.opts.Log.Warn("close socket", "error", err)
+		}
+	}()
+	if err := m.join(ctx, socket); err != nil {
+		return err
+	}
+	if err := n.openNIC(); err != nil {
+		return err
+	}
+	changes := make(chan struct{}, 1)
+	connected := make(chan struct{})
+	var once sync.Once
+	m.member = control.NewMember(control.MemberConfig{
+		Key: n.state.key, Membership: *n.state.membership, Save: n.state.saveMembership,
+		KeyExchange: policy(n.opts.Config.TLS), Transport: socket.transport, Resolver: net.DefaultResolver,
+		Dataplane: n.engine, Host: n.host, Offer: n.opts.Config.Routes.Advertise, Changes: changes,
+		Observe: func(e control.Event) {
+			n.observe(e)
+			if e.Kind == control.EventConnected {
+				once.Do(func() { close(connected) })
+			}
+		},
+		Seed: rand.Uint64(), //nolint:gosec // jitter of retries, not a secret
+		Now:  now,
+	})
+	return n.serve(ctx, m,
+		m.member.Run,
+		func(ctx context.Context) error { return watchNetwork(ctx, n.nic.Name(), changes) },
+		func(ctx context.Context) error { return m.announce(ctx, connected) },
+	)
+}
+
+// join redeems the invite, if there is one to redeem. Nothing on the host has changed yet.
+func (m *memberNode) join(ctx context.Context, s *socket) error {
+	if m.plan.invite == nil {
+		return nil
+	}
+	m.observe(control.Event{Kind: control.EventDialing, Text: fmt.Sprint(m.plan.invite.Addresses)})
+	membership, err := control.Join(ctx, control.JoinConfig{
+		Key: m.state.key, Invite: *m.plan.invite, Name: m.name(), Offer: m.opts.Config.Routes.Advertise,
+		KeyExchange: policy(m.opts.Config.TLS), Transport: s.transport, Resolver: net.DefaultResolver, Now: now,
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.state.saveMembership(membership); err != nil {
+		return fmt.Errorf("keep membership: %w", err)
+	}
+	m.state.membership, m.joined = &membership, true
+	m.observe(control.Event{Kind: control.EventJoined, Node: membership.Name, Text: "network " + membership.NetworkName})
+	return nil
+}
+
+// watchNetwork passes changes of the host's network on until ctx ends.
+func watchNetwork(ctx context.Context, device string, changes chan<- struct{}) error {
+	monitor := netmon.New(netmon.Config{Ignore: []string{device}})
+	done := make(chan error, 1)
+	go func() { done <- monitor.Run(ctx) }()
+	for {
+		select {
+		case <-monitor.Changes():
+			select {
+			case changes <- struct{}{}:
+			default: // one is waiting already
+			}
+		case err := <-done:
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("watch the network: %w", err)
+		}
+	}
+}
+
+// announce tells the user what has been set up, and when packets pass.
+func (m *memberNode) announce(ctx context.Context, connected <-chan struct{}) error {
+	select {
+	case <-connected:
+	case <-ctx.Done():
+		return nil
+	}
+	if m.opts.Up != nil {
+		m.opts.Up(Up{Status: m.Status(), Joined: m.joined})
+	}
+	rtt, err := firstEcho(ctx, gatewayAddresses(m.member.Status().Membership))
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		// A host may be told not to answer pings; the session itself is up.
+		m.observe(control.Event{Kind: control.EventNotice, Text: "the gateway does not answer ping on its tunnel address", Err: err})
+	default:
+		m.observe(control.Event{Kind: control.EventReady, Text: "packets pass", RTT: rtt})
+	}
+	if m.opts.Ready != nil {
+		m.opts.Ready()
+	}
+	return nil
+}
+
+// gatewayAddresses are the gateway's tunnel addresses: the first of each prefix of the network.
+func gatewayAddresses(m store.Membership) []netip.Addr {
+	var out []netip.Addr
+	for _, p := range m.Prefixes {
+		out = append(out, p.Masked().Addr().Next())
+	}
+	return out
+}
+
+// echoLimit is how long a member waits for the first echo through its tunnel.
+const echoLimit = 3 * time.Second
+
+// firstEcho pings the addresses through the kernel, and so through our own NIC, until one answers.
+func firstEcho(ctx context.Context, targets []netip.Addr) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, echoLimit)
+	defer cancel()
+	type answer struct {
+		rtt time.Duration
+		err error
+	}
+	answers := make(chan answer, len(targets))
+	for _, target := range targets {
+		go func() {
+			rtt, err := echo(ctx, target)
+			answers <- answer{rtt, err}
+		}()
+	}
+	var failures []error
+	for range targets {
+		a := <-answers
+		if a.err == nil {
+			return a.rtt, nil
+		}
+		failures = append(failures, a.err)
+	}
+	return 0, errors.Join(failures...)
+}

@@ -1,0 +1,120 @@
+package daemon
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/aethertunnel/aethertunnel/control/config"
+	"github.com/aethertunnel/aethertunnel/control/store"
+	"github.com/aethertunnel/aethertunnel/crypto/identity"
+	"github.com/aethertunnel/aethertunnel/crypto/token"
+)
+
+// state is what is kept between starts.
+type state struct {
+	dir        string
+	store      *store.Store
+	key        *identity.Private
+	network    *store.Network    // set on a gateway
+	membership *store.Membership // set on a member
+}
+
+// openState locks and reads the state directory.
+func openState(dir string) (*state, error) {
+	s, err := store.Open(dir)
+	if errors.Is(err, store.ErrInUse) {
+		return nil, fmt.Errorf("%w: %s; see `aetherd status --state %s`, or name another with --state DIR",
+			ErrAlreadyRunning, dir, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state: %w", err)
+	}
+	st := &state{dir: dir, store: s}
+	if err := st.read(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return st, nil
+}
+
+func (s *state) read() error {
+	var err error
+	if s.key, _, err = store.LoadOrCreateKey(s.dir, rand.Reader); err != nil {
+		return fmt.Errorf("node key: %w", err)
+	}
+	return s.store.View(func(tx *store.Tx) error {
+		network, err := tx.Network()
+		if err == nil {
+			s.network = &network
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		membership, err := tx.Membership()
+		if err == nil {
+			s.membership = &membership
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		return nil
+	})
+}
+
+func (s *state) close() error { return s.store.Close() }
+
+func (s *state) saveMembership(m store.Membership) error {
+	return s.store.Update(func(tx *store.Tx) error { return tx.SetMembership(m) })
+}
+
+// plan is what this start is going to be.
+type plan struct {
+	role   config.Role
+	invite *token.Invite // to be redeemed first
+}
+
+// decide finds the role from what was asked and what the state holds. The same invite given again to a member that has
+// joined by it is how people start a program a second time, and means "reconnect".
+func (s *state) decide(inviteText string) (plan, error) {
+	if inviteText == "" {
+		if s.membership != nil {
+			return plan{role: config.RoleMember}, nil
+		}
+		return plan{role: config.RoleGateway}, nil
+	}
+	invite, err := token.Parse(inviteText)
+	if err != nil {
+		return plan{}, fmt.Errorf("invite: %w", err)
+	}
+	switch {
+	case s.network != nil:
+		return plan{}, fmt.Errorf("state %s is a gateway's, which cannot join another network: use --state DIR with a fresh directory",
+			s.dir)
+	case s.membership != nil && s.membership.Gateway == invite.Gateway:
+		return plan{role: config.RoleMember}, nil
+	case s.membership != nil:
+		return plan{}, fmt.Errorf("state %s belongs to network %q already: use --state DIR with a fresh directory to join another",
+			s.dir, s.membership.NetworkName)
+	}
+	return plan{role: config.RoleMember, invite: &invite}, nil
+}
+
+// resetKey derives the key of stateless resets (RFC 9000 section 10.3) from the node's own, so that it survives restarts and
+// peers learn of a crash with their next packet.
+func (s *state) resetKey() (*quic.StatelessResetKey, error) {
+	secret, err := s.key.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("derive reset key: %w", err)
+	}
+	defer clear(secret)
+	derived, err := hkdf.Key(sha256.New, secret, nil, "aethertunnel stateless reset v1", len(quic.StatelessResetKey{}))
+	if err != nil {
+		return nil, fmt.Errorf("derive reset key: %w", err)
+	}
+	return (*quic.StatelessResetKey)(derived), nil
+}
+
+func now() time.Time { return time.Now() }

@@ -1,0 +1,71 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/aethertunnel/aethertunnel/control/config"
+	"github.com/aethertunnel/aethertunnel/control/masque"
+	"github.com/aethertunnel/aethertunnel/dataplane/udp"
+)
+
+// connectionIDBytes is the length of our connection IDs everywhere.
+const connectionIDBytes = 8
+
+// socket is one UDP socket and the QUIC transport on it.
+type socket struct {
+	udp       *net.UDPConn
+	transport *quic.Transport
+	sizes     *masque.InitialSizes
+}
+
+// listen opens a UDP socket with our firewall mark. Its packets are routed past the tunnel.
+func (n *node) listen(ctx context.Context, address netip.AddrPort) (*socket, error) {
+	conn, err := udp.Listen(ctx, udp.Config{Address: address, Mark: n.host.selectors.Mark})
+	if err != nil {
+		return nil, listenError(address, err)
+	}
+	reset, err := n.state.resetKey()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	s := &socket{udp: conn, sizes: masque.NewInitialSizes()}
+	s.transport = &quic.Transport{
+		Conn:               masque.NewObservedConn(conn, s.sizes),
+		ConnectionIDLength: connectionIDBytes,
+		StatelessResetKey:  reset,
+	}
+	if local := conn.LocalAddr().(*net.UDPAddr).AddrPort(); local.Port() != 0 { //nolint:forcetypeassert // a UDP socket
+		n.host.ports = append(n.host.ports, local.Port())
+	}
+	return s, nil
+}
+
+func (s *socket) close() error { return errors.Join(s.transport.Close(), s.udp.Close()) }
+
+// listenError is the one line for the user.
+func listenError(address netip.AddrPort, err error) error {
+	switch {
+	case errors.Is(err, udp.ErrPortInUse):
+		return fmt.Errorf("%w: choose another with --listen :PORT, or stop the other program (`ss -lunp sport = :%d` names it)",
+			err, address.Port())
+	case errors.Is(err, udp.ErrPermission):
+		return fmt.Errorf("%w: run with sudo, or choose a port above 1023 with --listen :PORT", err)
+	case errors.Is(err, udp.ErrAddress):
+		return fmt.Errorf("%w: give --listen an address of this machine, or only :PORT for all of them", err)
+	}
+	return err
+}
+
+// policy is the key exchange that the configuration asks for.
+func policy(c config.TLS) masque.KeyExchange {
+	if c.KeyExchange == config.PreferHybrid {
+		return masque.AllowClassical
+	}
+	return masque.RequireHybrid
+}

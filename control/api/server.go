@@ -1,0 +1,144 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+const (
+	maxBodyBytes   = 64 << 10
+	requestTimeout = 30 * time.Second
+	shutdownWait   = 2 * time.Second
+)
+
+// Server serves one daemon on one unix socket. Use Listen.
+type Server struct {
+	listener net.Listener
+	path     string
+	http     *http.Server
+}
+
+// Listen opens the socket at path, which must not belong to a running daemon: the caller holds the lock on the state directory, so
+// a socket that is there was left by a crash and is replaced.
+func Listen(path string, d Daemon, log *slog.Logger) (*Server, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("replace API socket: %w", err)
+	}
+	l, err := listenPrivate(path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on API socket %s: %w", path, err)
+	}
+	s := &Server{listener: l, path: path}
+	s.http = &http.Server{
+		Handler: http.TimeoutHandler(routes(d), requestTimeout, `{"error":"the daemon did not answer in time"}`),
+		// Local callers only, and still no reason to let one hold a connection half-open for ever.
+		ReadHeaderTimeout: requestTimeout,
+		IdleTimeout:       requestTimeout,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	return s, nil
+}
+
+// Run serves until ctx ends and removes the socket.
+func (s *Server) Run(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- s.http.Serve(s.listener) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("API: %w", err)
+	case <-ctx.Done():
+	}
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+	defer cancel()
+	err := s.http.Shutdown(wait)
+	if err != nil {
+		err = s.http.Close()
+	}
+	<-done
+	if removeErr := os.Remove(s.path); !errors.Is(removeErr, os.ErrNotExist) {
+		err = errors.Join(err, removeErr)
+	}
+	return err
+}
+
+// Close ends a server that never ran.
+func (s *Server) Close() error { return errors.Join(s.listener.Close(), os.Remove(s.path)) }
+
+func routes(d Daemon) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, d.Status(), nil) })
+	mux.HandleFunc("POST /v1/down", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, struct{}{}, nil)
+		d.Down()
+	})
+	mux.HandleFunc("POST /v1/invites", func(w http.ResponseWriter, r *http.Request) {
+		var q InviteRequest
+		if !read(w, r, &q) {
+			return
+		}
+		invite, err := d.Invite(r.Context(), q)
+		answer(w, invite, err)
+	})
+	mux.HandleFunc("GET /v1/nodes", func(w http.ResponseWriter, r *http.Request) {
+		nodes, err := d.Nodes(r.Context())
+		answer(w, nodes, err)
+	})
+	mux.HandleFunc("POST /v1/nodes/revoke", func(w http.ResponseWriter, r *http.Request) {
+		var q RevokeRequest
+		if read(w, r, &q) {
+			answer(w, struct{}{}, d.Revoke(r.Context(), q.Name))
+		}
+	})
+	mux.HandleFunc("GET /v1/routes", func(w http.ResponseWriter, r *http.Request) {
+		list, err := d.Routes(r.Context())
+		answer(w, list, err)
+	})
+	mux.HandleFunc("POST /v1/routes/approve", func(w http.ResponseWriter, r *http.Request) {
+		var q ApproveRequest
+		if read(w, r, &q) {
+			answer(w, struct{}{}, d.Approve(r.Context(), q.Node, q.Prefix))
+		}
+	})
+	return mux
+}
+
+type errorBody struct {
+	Error string `json:"error"`
+}
+
+func read(w http.ResponseWriter, r *http.Request, into any) bool {
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(into)
+	if err == nil {
+		_, err = decoder.Token()
+		if errors.Is(err, io.EOF) {
+			return true
+		}
+		err = errors.New("more than one JSON value")
+	}
+	write(w, http.StatusBadRequest, errorBody{"malformed request: " + err.Error()})
+	return false
+}
+
+func answer(w http.ResponseWriter, body any, err error) {
+	if err != nil {
+		write(w, http.StatusUnprocessableEntity, errorBody{err.Error()})
+		return
+	}
+	write(w, http.StatusOK, body)
+}
+
+func write(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the caller hung up: nobody is left to tell
+}

@@ -1,0 +1,111 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/aethertunnel/aethertunnel/control/masque"
+)
+
+// connKey is the context key of a request's QUIC connection.
+type connKey struct{}
+
+// Server returns the gateway's HTTP/3 server: CONNECT-IP for nodes, the join exchange for invitees, an ordinary web
+// site for everyone else.
+func (g *Gateway) Server() (*http3.Server, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc(joinPath, g.serveJoin)
+	mux.Handle("/", g.site)
+	handler, err := masque.NewHandler(masque.HandlerConfig[principal]{
+		Authorize: g.authorize,
+		Serve:     g.serve,
+		Fallback:  mux,
+		OnRefused: func(r *http.Request, status int, err error) {
+			g.observe(Event{Kind: EventNotice, Text: fmt.Sprintf("session refused (%d) to %s", status, r.RemoteAddr), Err: err})
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	server := masque.NewServer(handler)
+	inner := server.ConnContext
+	server.ConnContext = func(ctx context.Context, conn *quic.Conn) context.Context {
+		return context.WithValue(inner(ctx, conn), connKey{}, conn)
+	}
+	return server, nil
+}
+
+// authorize finds the node behind a CONNECT-IP request: by the certificate it showed in the handshake, or by bearer
+// token. To whoever has neither the path does not exist.
+func (g *Gateway) authorize(r *http.Request) (principal, int, error) {
+	conn, ok := r.Context().Value(connKey{}).(*quic.Conn)
+	if !ok || r.TLS == nil {
+		return principal{}, http.StatusNotFound, errNoHandshake
+	}
+	p := principal{conn: conn, group: masque.NegotiatedGroup(*r.TLS), remote: addrPort(conn.RemoteAddr())}
+	var err error
+	if bearer, found := bearerToken(r); found {
+		p.classical = true
+		p.node, err = g.cfg.Authority.AuthenticateBearer(bearer)
+		if err != nil {
+			return principal{}, http.StatusNotFound, err
+		}
+		return p, 0, nil
+	}
+	if len(r.TLS.PeerCertificates) == 0 {
+		return principal{}, http.StatusNotFound, errors.New("neither certificate nor token")
+	}
+	if p.node, err = g.cfg.Authority.VerifyPeer(r.TLS.PeerCertificates); err != nil {
+		return principal{}, http.StatusForbidden, err
+	}
+	return p, 0, nil
+}
+
+// serve owns one session until it ends.
+func (g *Gateway) serve(ctx context.Context, p principal, s *masque.Session) {
+	l := &gatewayLink{
+		node: p.node, classical: p.classical,
+		link: link{conn: p.conn, session: s, remote: p.remote, group: p.group, since: g.cfg.Now()},
+	}
+	l.ctx, l.cancel = context.WithCancelCause(ctx)
+	defer l.cancel(nil)
+	if !g.post(ctx, gatewayMessage{link: l, begun: true}) {
+		return
+	}
+	err := s.Run(l.ctx, func(e masque.Event) { g.post(l.ctx, gatewayMessage{link: l, event: e}) })
+	if cause := context.Cause(p.conn.Context()); cause != nil {
+		err = cause
+	}
+	g.post(context.WithoutCancel(ctx), gatewayMessage{link: l, ended: true, err: err})
+}
+
+// post tells the loop something, unless the session or the gateway ends first.
+func (g *Gateway) post(ctx context.Context, msg gatewayMessage) bool {
+	select {
+	case g.messages <- msg:
+		return true
+	case <-ctx.Done():
+	case <-g.done:
+	}
+	return false
+}
+
+// newSite is what a stranger sees.
+func newSite() http.Handler {
+	const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>It works</title><h1>It works</h1></html>
+`
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = io.WriteString(w, page) // the visitor hung up
+	})
+}

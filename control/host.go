@@ -1,0 +1,37 @@
+package control
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/aethertunnel/aethertunnel/dataplane"
+)
+
+// HostPlan is the whole desired state of the host. It is a value; Host makes the differences.
+type HostPlan struct {
+	// Addresses of our NIC: one per family at most, as a host prefix (/32, /128).
+	Addresses []netip.Prefix
+	// Routes go out of our NIC.
+	Routes []netip.Prefix
+	// Guards are the network's own prefixes: packets to them never leave by any other interface, even while the
+	// NIC is gone.
+	Guards []netip.Prefix
+	// Granted are LAN prefixes behind this node which peers may reach: forwarding and masquerade are on for these and off
+	// when there are none.
+	Granted []netip.Prefix
+	// Tunnel are the prefixes that tunnel addresses come from: the sources that masquerade applies to.
+	Tunnel []netip.Prefix
+}
+
+// Host changes the operating system.
+type Host interface {
+	// Apply makes the host agree with the plan and returns what the operator should know, such as a foreign firewall rule
+	// that drops forwarded packets. Applying an equal plan again changes nothing.
+	Apply(ctx context.Context, plan HostPlan) (notices []string, err error)
+}
+
+// Dataplane is the part of [dataplane.Engine] that control uses.
+type Dataplane interface {
+	Apply(s dataplane.Snapshot) error
+	Attach(ctx context.Context, id dataplane.PeerID, c dataplane.Carrier) error
+}

@@ -1,0 +1,249 @@
+package masque
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+)
+
+// attempt is how a simulated dial with one packet size ends.
+type attempt struct {
+	after time.Duration
+	err   error
+}
+
+func TestDialSizes(t *testing.T) {
+	lost := &quic.IdleTimeoutError{}
+	refused := &quic.TransportError{ErrorCode: 0x12a}
+	tooLong := &net.OpError{Op: "write", Err: syscall.EMSGSIZE}
+	never := time.Hour
+	for name, c := range map[string]struct {
+		attempts  map[uint16]attempt
+		giveUp    time.Duration // of the caller, 0 for never
+		size      uint16        // 0 for an error
+		err       error
+		tried     []uint16
+		discarded []uint16
+		took      time.Duration
+	}{
+		"first works": {
+			attempts: map[uint16]attempt{1320: {after: 50 * time.Millisecond}},
+			size:     1320, tried: []uint16{1320}, took: 50 * time.Millisecond,
+		},
+		"black hole": {
+			attempts: map[uint16]attempt{1320: {after: never, err: lost}, 1200: {after: 50 * time.Millisecond}},
+			size:     1200, tried: []uint16{1320, 1200}, took: PacketSizeFallbackDelay + 50*time.Millisecond,
+		},
+		"own link too small": {
+			attempts: map[uint16]attempt{1320: {err: tooLong}, 1200: {after: 50 * time.Millisecond}},
+			size:     1200, tried: []uint16{1320, 1200}, took: 50 * time.Millisecond,
+		},
+		"slow path": {
+			attempts: map[uint16]attempt{1320: {after: 1500 * time.Millisecond}, 1200: {after: time.Second}},
+			size:     1320, tried: []uint16{1320, 1200}, took: 1500 * time.Millisecond,
+		},
+		"peer refuses": {
+			attempts: map[uint16]attempt{1320: {after: 50 * time.Millisecond, err: refused}},
+			err:      refused, tried: []uint16{1320}, took: 50 * time.Millisecond,
+		},
+		"peer refuses the second": {
+			attempts: map[uint16]attempt{1320: {after: never}, 1200: {after: 50 * time.Millisecond, err: refused}},
+			err:      refused, tried: []uint16{1320, 1200}, took: PacketSizeFallbackDelay + 50*time.Millisecond,
+		},
+		"both lost": {
+			attempts: map[uint16]attempt{1320: {after: 5 * time.Second, err: lost}, 1200: {after: 5 * time.Second, err: lost}},
+			err:      lost, tried: []uint16{1320, 1200}, took: PacketSizeFallbackDelay + 5*time.Second,
+		},
+		"caller gives up": {
+			attempts: map[uint16]attempt{1320: {after: never}, 1200: {after: never}},
+			giveUp:   3 * time.Second,
+			err:      context.DeadlineExceeded, tried: []uint16{1320, 1200}, took: 3 * time.Second,
+		},
+		"both at once": {
+			attempts: map[uint16]attempt{1320: {after: 1100 * time.Millisecond}, 1200: {after: -1}},
+			size:     1320, tried: []uint16{1320, 1200}, discarded: []uint16{1200}, took: 1100 * time.Millisecond,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				if c.giveUp > 0 {
+					ctx, cancel = context.WithTimeout(t.Context(), c.giveUp)
+				}
+				defer cancel()
+				var mu sync.Mutex
+				var tried, discarded []uint16
+				start := time.Now()
+				conn, size, err := dialSizes(ctx, []uint16{1320, 1200},
+					func(ctx context.Context, size uint16) (uint16, error) {
+						mu.Lock()
+						tried = append(tried, size)
+						mu.Unlock()
+						a := c.attempts[size]
+						if a.after < 0 { // succeeds only after it has lost
+							<-ctx.Done()
+							return size, nil
+						}
+						select {
+						case <-time.After(a.after):
+							return size, a.err
+						case <-ctx.Done():
+							return 0, context.Cause(ctx)
+						}
+					},
+					func(c uint16) { discarded = append(discarded, c) })
+				if size != c.size || conn != c.size || !errors.Is(err, c.err) || (err == nil) != (c.err == nil) {
+					t.Errorf("got %d, %d, %v; want %d, %v", conn, size, err, c.size, c.err)
+				}
+				if !slices.Equal(tried, c.tried) || !slices.Equal(discarded, c.discarded) {
+					t.Errorf("tried %v, discarded %v", tried, discarded)
+				}
+				if d := time.Since(start); d != c.took {
+					t.Errorf("took %v, want %v", d, c.took)
+				}
+			})
+		})
+	}
+}
+
+// smallPath relays UDP between one client and a server and loses datagrams longer
+// than limitBytes, as a router does whose ICMP is filtered.
+func smallPath(t *testing.T, server *net.UDPAddr, limitBytes int) *net.UDPAddr {
+	t.Helper()
+	front, back := listenUDP(t), listenUDP(t)
+	var mu sync.Mutex
+	var client netip.AddrPort
+	var wg sync.WaitGroup
+	relay := func(from, to *net.UDPConn, address func(netip.AddrPort) netip.AddrPort) {
+		wg.Go(func() {
+			b := make([]byte, 2048)
+			for {
+				n, sender, err := from.ReadFromUDPAddrPort(b)
+				if err != nil {
+					return
+				}
+				if receiver := address(sender); n <= limitBytes {
+					_, _ = to.WriteToUDPAddrPort(b[:n], receiver)
+				}
+			}
+		})
+	}
+	relay(front, back, func(sender netip.AddrPort) netip.AddrPort {
+		mu.Lock()
+		defer mu.Unlock()
+		client = sender
+		return server.AddrPort()
+	})
+	relay(back, front, func(netip.AddrPort) netip.AddrPort {
+		mu.Lock()
+		defer mu.Unlock()
+		return client
+	})
+	t.Cleanup(func() { _, _ = front.Close(), back.Close(); wg.Wait() })
+	return front.LocalAddr().(*net.UDPAddr)
+}
+
+// A path of 1,378 bytes and one of 1,280 have a handshake and carry packets, the
+// first one inner packets of 1,280 bytes from the start.
+func TestHandshakeOnSmallPaths(t *testing.T) {
+	for _, c := range []struct {
+		pathBytes int // of an IPv4 packet
+		size      uint16
+	}{{1378, PreferredPacketSize}, {1347, SmallestPacketSize}, {1280, SmallestPacketSize}, {1228, SmallestPacketSize}} {
+		serverTLS, clientTLS := testTLS(t, RequireHybrid)
+		g := &gateway{owned: []string{"100.64.0.2/32"}}
+		addr := serveHTTP3(t, NewServer(newGateway(t, HandlerConfig[string]{}, g)), serverTLS)
+		path := smallPath(t, addr, c.pathBytes-28)
+		transport := &quic.Transport{Conn: listenUDP(t), ConnectionIDLength: 8}
+		t.Cleanup(func() { _ = transport.Close() })
+		conn, size, err := DialPacketSizes(t.Context(), func(ctx context.Context, size uint16) (*quic.Conn, error) {
+			return transport.Dial(ctx, path, clientTLS, QUICConfig(size))
+		})
+		if err != nil || size != c.size {
+			t.Fatalf("path of %d: packets of %d, %v", c.pathBytes, size, err)
+		}
+		s, _, err := Dial(t.Context(), conn, Request{Authority: "g", Header: bearer})
+		if err != nil {
+			t.Fatalf("path of %d: %v", c.pathBytes, err)
+		}
+		client, server := runClient(t, s), <-g.sessions
+		if c.size == PreferredPacketSize && (client.MaxPacketSize() < 1280 || server.MaxPacketSize() < 1280) {
+			t.Errorf("path of %d: %d up, %d down", c.pathBytes, client.MaxPacketSize(), server.MaxPacketSize())
+		}
+		for range 20 { // time for the search to go wrong
+			if _, err := client.Ping(t.Context()); err != nil {
+				t.Fatalf("path of %d: %v", c.pathBytes, err)
+			}
+		}
+		for _, pair := range [][2]*Session{{client.Session, server.Session}, {server.Session, client.Session}} {
+			n := pair[0].MaxPacketSize()
+			if n+39 > c.pathBytes-28 {
+				t.Errorf("path of %d: packets of %d cannot pass", c.pathBytes, n)
+			}
+			if err := pair[0].SendPacket(packetOf(4, n)); err != nil {
+				t.Fatalf("path of %d: packet of %d: %v", c.pathBytes, n, err)
+			}
+			if p, err := pair[1].ReceivePacket(t.Context()); err != nil || len(p) != n {
+				t.Fatalf("path of %d: received %d of %d bytes, %v", c.pathBytes, len(p), n, err)
+			}
+		}
+		if err := conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), ""); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestInitialSizes(t *testing.T) {
+	s := NewInitialSizes()
+	client := netip.MustParseAddrPort("192.0.2.1:4000")
+	mapped := netip.MustParseAddrPort("[::ffff:192.0.2.1]:4000")
+	other := netip.MustParseAddrPort("192.0.2.1:4001")
+	initial := func(n int) []byte { b := make([]byte, n); b[0] = 0xc3; return b }
+	check := func(when string, want uint16) {
+		t.Helper()
+		if got := s.PacketSize(mapped); got != want {
+			t.Errorf("%s: %d", when, got)
+		}
+		if got := s.PacketSize(other); got != SmallestPacketSize {
+			t.Errorf("%s: another port gets %d", when, got)
+		}
+	}
+	check("at first", SmallestPacketSize)
+	s.Observe(client, initial(1319))
+	check("1319 bytes", SmallestPacketSize)
+	s.Observe(client, initial(1320))
+	check("1320 bytes", PreferredPacketSize)
+	for _, b := range [][]byte{{}, initial(1199), append([]byte{0x43}, make([]byte, 1300)...), append([]byte{0xe3}, make([]byte, 1300)...)} {
+		s.Observe(client, b) // none of them an Initial of a client
+	}
+	check("other packets", PreferredPacketSize)
+	s.Observe(client, initial(1200))
+	check("a new dial with 1200", SmallestPacketSize)
+	for i := range 1 << 16 {
+		s.Observe(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 1), initial(1400))
+	}
+	check("after a flood", SmallestPacketSize)
+}
+
+func FuzzInitialSizes(f *testing.F) {
+	f.Add([]byte{0xc0}, uint16(1400))
+	f.Add([]byte{}, uint16(0))
+	f.Fuzz(func(t *testing.T, start []byte, pad uint16) {
+		s := NewInitialSizes()
+		client := netip.MustParseAddrPort("[2001:db8::1]:4000")
+		s.Observe(client, append(start, make([]byte, pad)...))
+		if n := s.PacketSize(client); n != SmallestPacketSize && n != PreferredPacketSize {
+			t.Fatalf("%d", n)
+		}
+	})
+}

@@ -1,0 +1,183 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/aethertunnel/aethertunnel/control/admit"
+	"github.com/aethertunnel/aethertunnel/control/masque"
+	"github.com/aethertunnel/aethertunnel/control/store"
+)
+
+// Liveness of a link. QUIC itself gives up after MaxIdleTimeout, far too late for a person at a screen.
+const (
+	// watchPeriod is how often a link is looked at.
+	watchPeriod = 500 * time.Millisecond
+	// quietLimit is how long a link that sends may receive nothing before it is asked.
+	quietLimit = 2 * time.Second
+	// idleProbe is how long a silent link is left alone.
+	idleProbe = 15 * time.Second
+	// answerLimit is how long an answer may take, and the pause between further questions.
+	answerLimit = 1500 * time.Millisecond
+	// connectLimit bounds one attempt to get a session.
+	connectLimit = 8 * time.Second
+)
+
+// dial races the gateway's addresses and asks the winner for a session.
+func (m *Member) dial(ctx context.Context, membership store.Membership) (*memberLink, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	addresses, err := resolve(ctx, m.cfg.Resolver, membership.GatewayAddresses)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig := memberTLS(m.cfg.Key, membership, m.cfg.KeyExchange, m.cfg.Now)
+	won, err := race(ctx, addresses, func(ctx context.Context, a netip.AddrPort) (reached, error) {
+		conn, size, err := masque.DialPacketSizes(ctx, func(ctx context.Context, size uint16) (*quic.Conn, error) {
+			return m.cfg.Transport.Dial(ctx, net.UDPAddrFromAddrPort(a), tlsConfig, masque.QUICConfig(size))
+		})
+		return reached{conn, size, a}, err
+	}, reached.discard)
+	if err != nil {
+		return nil, err
+	}
+	session, _, err := masque.Dial(ctx, won.conn, masque.Request{Authority: won.address.String()})
+	if err != nil {
+		won.discard()
+		return nil, err
+	}
+	l := &memberLink{link: link{
+		conn: won.conn, session: session, remote: won.address, since: m.cfg.Now(),
+		group: masque.NegotiatedGroup(won.conn.ConnectionState().TLS),
+	}}
+	l.nudges = make(chan struct{}, 1)
+	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	return l, nil
+}
+
+// reached is a connection to one of the gateway's addresses.
+type reached struct {
+	conn        *quic.Conn
+	packetBytes uint16
+	address     netip.AddrPort
+}
+
+func (r reached) discard() {
+	// Nobody uses the connection: its own error says nothing new.
+	_ = r.conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+}
+
+// certificateError returns the cause when the gateway's certificate, or the clock, is what is wrong: retrying does
+// not mend it.
+func certificateError(err error) error {
+	for _, final := range []error{
+		admit.ErrWrongGateway, admit.ErrWrongNetwork, admit.ErrExpired, admit.ErrNotYetValid, admit.ErrCertificate,
+	} {
+		if errors.Is(err, final) {
+			return err
+		}
+	}
+	return nil
+}
+
+// serve runs a link until it ends and tells the loop how.
+func (m *Member) serve(ctx context.Context, l *memberLink) {
+	stop := context.AfterFunc(ctx, func() { l.cancel(context.Cause(ctx)) })
+	defer stop()
+	group, groupCtx := errgroup.WithContext(l.ctx)
+	group.Go(func() error {
+		err := l.session.Run(groupCtx, func(e masque.Event) { m.post(memberMessage{link: l, event: e}, l.ctx) })
+		if err == nil {
+			err = masque.ErrPeerClosed
+		}
+		// The connection's own end is the better reason: it carries the gateway's code.
+		if cause := context.Cause(l.conn.Context()); cause != nil {
+			err = errors.Join(cause)
+		}
+		return err
+	})
+	group.Go(func() error { return m.watch(groupCtx, l) })
+	err := group.Wait()
+	l.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	m.messages <- memberMessage{ended: true, link: l, err: err}
+}
+
+// post tells the loop something, unless the link ends first.
+func (m *Member) post(msg memberMessage, ctx context.Context) { //nolint:revive // the context is the link's, not the call's
+	select {
+	case m.messages <- msg:
+	case <-ctx.Done():
+	}
+}
+
+// nudge asks for a sign of life at once: the host's network has changed.
+func (l *memberLink) nudge() {
+	select {
+	case l.nudges <- struct{}{}:
+	default:
+	}
+}
+
+// watch asks the gateway for signs of life when it sends nothing by itself, and tells the loop when it does not answer.
+// A question also moves the connection: its packet is the first from a new address.
+func (m *Member) watch(ctx context.Context, l *memberLink) error {
+	tick := time.NewTicker(watchPeriod)
+	defer tick.Stop()
+	heard, said := time.Now(), uint64(0)
+	var received uint64
+	for {
+		ask := false
+		select {
+		case <-tick.C:
+		case <-l.nudges:
+			ask = true
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		stats := l.conn.ConnectionStats()
+		now := time.Now()
+		if stats.PacketsReceived != received {
+			heard, received, said = now, stats.PacketsReceived, stats.PacketsSent
+		}
+		quiet := now.Sub(heard)
+		ask = ask || quiet > idleProbe || quiet > quietLimit && stats.PacketsSent > said
+		if !ask {
+			continue
+		}
+		if err := m.ask(ctx, l); err != nil {
+			return err
+		}
+		heard = time.Now()
+	}
+}
+
+// ask pings until the gateway answers, telling the loop about the first failure and the recovery.
+func (m *Member) ask(ctx context.Context, l *memberLink) error {
+	suspect := false
+	for {
+		wait, cancel := context.WithTimeout(ctx, answerLimit)
+		_, err := l.session.Ping(wait)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil:
+			if suspect {
+				m.post(memberMessage{alive: true, link: l}, ctx)
+			}
+			return nil
+		case errors.Is(err, masque.ErrClosed):
+			return err
+		case !suspect:
+			suspect = true
+			m.post(memberMessage{suspect: true, link: l}, ctx)
+		}
+	}
+}

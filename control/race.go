@@ -1,0 +1,67 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// raceStagger is the head start of each candidate over the next (RFC 8305 section 5 recommends 250 ms).
+const raceStagger = 250 * time.Millisecond
+
+// race starts one attempt per candidate, each a stagger after the one before or as soon as that has failed, and
+// returns the first success. It cancels the others, waits for them, and hands successes that came too late to discard. With
+// no success the error joins those of all attempts.
+func race[C, R any](
+	ctx context.Context, candidates []C, attempt func(context.Context, C) (R, error), discard func(R),
+) (R, error) {
+	type outcome struct {
+		result R
+		err    error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	outcomes := make(chan outcome, len(candidates))
+	var none R
+	var failures []error
+	started, ended := 0, 0
+	start := func() {
+		c := candidates[started]
+		started++
+		go func() {
+			r, err := attempt(ctx, c)
+			outcomes <- outcome{r, err}
+		}()
+	}
+	drain := func() {
+		cancel()
+		for ; ended < started; ended++ {
+			if o := <-outcomes; o.err == nil {
+				discard(o.result)
+			}
+		}
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ended < len(candidates) {
+		select {
+		case <-timer.C:
+			if started < len(candidates) {
+				start()
+				timer.Reset(raceStagger)
+			}
+		case o := <-outcomes:
+			ended++
+			if o.err == nil {
+				drain()
+				return o.result, nil
+			}
+			failures = append(failures, o.err)
+			timer.Reset(0)
+		case <-ctx.Done():
+			drain()
+			return none, errors.Join(append(failures, context.Cause(ctx))...)
+		}
+	}
+	return none, errors.Join(failures...)
+}

@@ -1,0 +1,164 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/aethertunnel/aethertunnel/control/masque"
+	"github.com/aethertunnel/aethertunnel/crypto/identity"
+	"github.com/aethertunnel/aethertunnel/dataplane"
+)
+
+// activeRoute is a subnet and the node that it is behind.
+type activeRoute struct {
+	node   identity.ID
+	prefix netip.Prefix
+}
+
+// reconcile computes everything anew from the records and the live sessions, and tells dataplane, host and members what
+// differs from before.
+func (g *Gateway) reconcile(ctx context.Context) error {
+	active, err := g.activeRoutes()
+	if err != nil {
+		return err
+	}
+	snapshot, err := g.snapshot(active)
+	if err != nil {
+		return err
+	}
+	if err := g.cfg.Dataplane.Apply(snapshot); err != nil {
+		return err
+	}
+	if err := g.applyHost(ctx, active); err != nil {
+		return err
+	}
+	for _, l := range g.snapshotLinks() {
+		if err := g.tell(l, active); err != nil {
+			// The member does not read what we say, or the session has just ended: it is better made anew.
+			l.close(masque.CodeRestart, "cannot be told what has changed")
+		}
+	}
+	return nil
+}
+
+// activeRoutes lists the subnets that packets follow now. Where two nodes stand for the same one, the record that was
+// made first counts.
+func (g *Gateway) activeRoutes() ([]activeRoute, error) {
+	routes, err := g.Routes()
+	if err != nil {
+		return nil, fmt.Errorf("read routes: %w", err)
+	}
+	slices.SortStableFunc(routes, func(a, b RouteStatus) int { return a.Offered.Compare(b.Offered) })
+	var out []activeRoute
+	for _, r := range routes {
+		taken := slices.ContainsFunc(out, func(o activeRoute) bool { return o.prefix == r.Prefix })
+		if r.Active && !taken {
+			out = append(out, activeRoute{r.Node, r.Prefix})
+		}
+	}
+	return out, nil
+}
+
+// snapshot is what the dataplane needs: every admitted node with its addresses, connected or not.
+func (g *Gateway) snapshot(active []activeRoute) (dataplane.Snapshot, error) {
+	nodes, err := g.cfg.Authority.Nodes()
+	if err != nil {
+		return dataplane.Snapshot{}, fmt.Errorf("read nodes: %w", err)
+	}
+	s := dataplane.Snapshot{
+		NICAddresses: g.self.Addresses,
+		NICPrefixes:  slices.Concat(hostPrefixes(g.self.Addresses), prefixesOf(active, g.self.ID)),
+	}
+	for _, n := range nodes {
+		if n.ID == g.self.ID || n.IsRevoked() {
+			continue
+		}
+		s.Peers = append(s.Peers, dataplane.Peer{
+			ID:       dataplane.PeerID(n.ID),
+			Prefixes: slices.Concat(hostPrefixes(n.Addresses), prefixesOf(active, n.ID)),
+		})
+	}
+	return s, nil
+}
+
+func prefixesOf(active []activeRoute, id identity.ID) []netip.Prefix {
+	var out []netip.Prefix
+	for _, r := range active {
+		if r.node == id {
+			out = append(out, r.prefix)
+		}
+	}
+	return out
+}
+
+// applyHost sets up our own host: the network goes into the tunnel, and so do the subnets behind members.
+func (g *Gateway) applyHost(ctx context.Context, active []activeRoute) error {
+	plan := HostPlan{
+		Addresses: hostPrefixes(g.self.Addresses),
+		Routes:    slices.Clone(g.network.Prefixes),
+		Guards:    g.network.Prefixes,
+		Granted:   prefixesOf(active, g.self.ID),
+		Tunnel:    g.network.Prefixes,
+	}
+	for _, r := range active {
+		if r.node != g.self.ID {
+			plan.Routes = append(plan.Routes, r.prefix)
+		}
+	}
+	notices, err := g.cfg.Host.Apply(ctx, plan)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	known := g.notices
+	g.routes, g.granted, g.notices = plan.Routes, plan.Granted, notices
+	g.mu.Unlock()
+	for _, n := range notices {
+		if !slices.Contains(known, n) {
+			g.observe(Event{Kind: EventNotice, Text: n})
+		}
+	}
+	return nil
+}
+
+// tell sends a member what it does not know yet: addresses, routes, and the map. Each is the whole list.
+func (g *Gateway) tell(l *gatewayLink, active []activeRoute) error {
+	if !l.told {
+		if err := l.session.AssignAddresses(masque.Assign(hostPrefixes(l.node.Addresses), l.request)); err != nil {
+			return err
+		}
+	}
+	routes := slices.Clone(g.network.Prefixes)
+	for _, r := range active {
+		if r.node != l.node.ID {
+			routes = append(routes, r.prefix)
+		}
+	}
+	if !l.told || !slices.Equal(routes, l.routes) {
+		if err := l.session.AdvertiseRoutes(routes); err != nil {
+			return err
+		}
+		l.routes = routes
+	}
+	info, err := mapMessage{
+		Network: g.network.Name, Node: l.node.Name, Gateway: g.self.Name, Addresses: g.Addresses(),
+		Prefixes: g.network.Prefixes, Granted: prefixesOf(active, l.node.ID),
+	}.encode()
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(info, l.info) {
+		if err := l.session.SendPrivate(masque.CapsuleMap, info); err != nil {
+			return err
+		}
+		l.info = info
+	}
+	if !l.told {
+		l.told = true
+		g.startCarrying(l)
+	}
+	return nil
+}

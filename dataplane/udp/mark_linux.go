@@ -1,0 +1,25 @@
+package udp
+
+import (
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// SetMark gives a socket a firewall mark (SO_MARK); 0 leaves it without. It needs CAP_NET_ADMIN.
+func SetMark(raw syscall.RawConn, mark uint32) error {
+	if mark == 0 {
+		return nil
+	}
+	var markErr error
+	if err := raw.Control(func(fd uintptr) {
+		markErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+	}); err != nil {
+		return fmt.Errorf("set firewall mark: %w", err)
+	}
+	if markErr != nil {
+		return fmt.Errorf("set firewall mark: %w", markErr)
+	}
+	return nil
+}
