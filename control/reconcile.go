@@ -124,8 +124,22 @@ func (g *Gateway) applyHost(ctx context.Context, active []activeRoute) error {
 	return nil
 }
 
-// tell sends a member what it does not know yet: addresses, routes, and the map. Each is the whole list.
+// tell sends a member what it does not know yet: the map, addresses and routes, each as the whole list. The map comes
+// first, because a member begins as soon as it has addresses and routes.
 func (g *Gateway) tell(l *gatewayLink, active []activeRoute) error {
+	info, err := mapMessage{
+		Network: g.network.Name, Node: l.node.Name, Gateway: g.self.Name, Addresses: g.Addresses(),
+		Prefixes: g.network.Prefixes, Granted: prefixesOf(active, l.node.ID),
+	}.encode()
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(info, l.info) {
+		if err := l.session.SendPrivate(masque.CapsuleMap, info); err != nil {
+			return err
+		}
+		l.info = info
+	}
 	if !l.told {
 		if err := l.session.AssignAddresses(masque.Assign(hostPrefixes(l.node.Addresses), l.request)); err != nil {
 			return err
@@ -142,19 +156,6 @@ func (g *Gateway) tell(l *gatewayLink, active []activeRoute) error {
 			return err
 		}
 		l.routes = routes
-	}
-	info, err := mapMessage{
-		Network: g.network.Name, Node: l.node.Name, Gateway: g.self.Name, Addresses: g.Addresses(),
-		Prefixes: g.network.Prefixes, Granted: prefixesOf(active, l.node.ID),
-	}.encode()
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(info, l.info) {
-		if err := l.session.SendPrivate(masque.CapsuleMap, info); err != nil {
-			return err
-		}
-		l.info = info
 	}
 	if !l.told {
 		l.told = true
