@@ -6,7 +6,6 @@ require (
 	github.com/BurntSushi/toml v1.6.0
 	github.com/cloudflare/circl v1.6.5
 	github.com/google/nftables v0.3.0
-	github.com/huin/goupnp v1.3.0
 	github.com/lmittmann/tint v1.2.1
 	github.com/quic-go/connect-ip-go v0.7.0
 	github.com/quic-go/quic-go v0.65.0

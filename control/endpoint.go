@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -22,11 +21,11 @@ type Resolver interface {
 // wrong with each and is returned only when no address is left.
 func resolve(ctx context.Context, resolver Resolver, hosts []string) ([]netip.AddrPort, error) {
 	var addresses []netip.AddrPort
-	var failures []error
+	var failed failures
 	for _, hostport := range hosts {
 		found, err := resolveOne(ctx, resolver, hostport)
 		if err != nil {
-			failures = append(failures, err)
+			failed = append(failed, err)
 		}
 		for _, a := range found {
 			if !slices.Contains(addresses, a) && len(addresses) < maxEndpoints {
@@ -35,7 +34,7 @@ func resolve(ctx context.Context, resolver Resolver, hosts []string) ([]netip.Ad
 		}
 	}
 	if len(addresses) == 0 {
-		return nil, errors.Join(failures...)
+		return nil, failed
 	}
 	return addresses, nil
 }

@@ -121,7 +121,10 @@ func Join(ctx context.Context, c JoinConfig) (store.Membership, error) {
 		conn, size, err := masque.DialPacketSizes(ctx, func(ctx context.Context, size uint16) (*quic.Conn, error) {
 			return c.Transport.Dial(ctx, net.UDPAddrFromAddrPort(a), tlsConfig, masque.QUICConfig(size))
 		})
-		return reached{conn, size, a}, err
+		if err != nil {
+			return reached{}, fmt.Errorf("%s: %w", a, err)
+		}
+		return reached{conn, size, a}, nil
 	}, reached.discard)
 	if err != nil {
 		if final := certificateError(err); final != nil {

@@ -64,6 +64,7 @@ type Member struct {
 	granted     []netip.Prefix
 	routes      []netip.Prefix
 	link        *link
+	silent      bool // the link's other end does not answer
 	notices     []string
 	gatewayName string
 }
@@ -161,10 +162,13 @@ func (m *Member) handle(ctx context.Context, msg memberMessage) error {
 	case msg.suspect:
 		if msg.link == m.current && !msg.link.suspect {
 			msg.link.suspect = true
+			m.publish()
+			m.observe(Event{Kind: EventNotice, Node: msg.link.info.Gateway, Text: "the gateway is silent"})
 			m.retry.Reset(0)
 		}
 	case msg.alive:
 		msg.link.suspect = false
+		m.publish()
 		if m.dialing != nil && msg.link == m.current {
 			m.dialing()
 		}
@@ -414,9 +418,9 @@ func (m *Member) observe(e Event) { m.cfg.Observe(e) }
 func (m *Member) publish() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.link = nil
+	m.link, m.silent = nil, false
 	if m.current != nil {
-		m.link = &m.current.link
+		m.link, m.silent = &m.current.link, m.current.suspect
 	}
 }
 
@@ -428,6 +432,7 @@ type MemberStatus struct {
 	Granted     []netip.Prefix // LANs behind this node that others may reach
 	Notices     []string
 	Link        *LinkStatus // nil while not connected
+	Silent      bool        // there is a session, but the gateway does not answer on it
 }
 
 // Status may be called from any goroutine.
@@ -440,6 +445,7 @@ func (m *Member) Status() MemberStatus {
 	}
 	if m.link != nil {
 		s.Link = m.link.status()
+		s.Silent = m.silent
 	}
 	return s
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -43,7 +44,10 @@ func (m *Member) dial(ctx context.Context, membership store.Membership) (*member
 		conn, size, err := masque.DialPacketSizes(ctx, func(ctx context.Context, size uint16) (*quic.Conn, error) {
 			return m.cfg.Transport.Dial(ctx, net.UDPAddrFromAddrPort(a), tlsConfig, masque.QUICConfig(size))
 		})
-		return reached{conn, size, a}, err
+		if err != nil {
+			return reached{}, fmt.Errorf("%s: %w", a, err)
+		}
+		return reached{conn, size, a}, nil
 	}, reached.discard)
 	if err != nil {
 		return nil, err

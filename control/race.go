@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"errors"
 	"time"
 )
 
@@ -11,7 +10,7 @@ const raceStagger = 250 * time.Millisecond
 
 // race starts one attempt per candidate, each a stagger after the one before or as soon as that has failed, and
 // returns the first success. It cancels the others, waits for them, and hands successes that came too late to discard. With
-// no success the error joins those of all attempts.
+// no success the error names those of all attempts.
 func race[C, R any](
 	ctx context.Context, candidates []C, attempt func(context.Context, C) (R, error), discard func(R),
 ) (R, error) {
@@ -23,7 +22,7 @@ func race[C, R any](
 	defer cancel()
 	outcomes := make(chan outcome, len(candidates))
 	var none R
-	var failures []error
+	var failed failures
 	started, ended := 0, 0
 	start := func() {
 		c := candidates[started]
@@ -56,12 +55,12 @@ func race[C, R any](
 				drain()
 				return o.result, nil
 			}
-			failures = append(failures, o.err)
+			failed = append(failed, o.err)
 			timer.Reset(0)
 		case <-ctx.Done():
 			drain()
-			return none, errors.Join(append(failures, context.Cause(ctx))...)
+			return none, append(failed, context.Cause(ctx))
 		}
 	}
-	return none, errors.Join(failures...)
+	return none, failed
 }

@@ -9,17 +9,18 @@ const (
 	DropNotForwardable               // link-local, multicast, loopback or unspecified address
 	DropSource                       // the sender may not use this source address
 	DropNoRoute                      // nobody has the destination address
-	DropNoSession                    // the peer that has it is not connected
-	DropQueueFull                    // the peer's carrier does not keep up
+	DropNoSession                    // the peer that has it is not connected, or was cut off before its turn came
+	DropQueueFull                    // the peer's carrier, or the host, does not keep up
 	DropTooBig                       // longer than the carrier takes; the sender gets Packet Too Big
 	DropHopLimit                     // TTL or hop limit used up between two peers
-	DropNICRefused                   // the host's network stack refused a write
+	DropNICRefused                   // the host's network stack refused a write; a joined super-packet counts once
+	DropNICUnreadable                // what the host handed over could not be read as packets; counts once per read
 	reasonCount
 )
 
 var reasonNames = [reasonCount]string{
 	"malformed", "not_forwardable", "source_not_assigned", "no_route", "no_session", "queue_full", "too_big",
-	"hop_limit", "nic_refused",
+	"hop_limit", "nic_refused", "nic_unreadable",
 }
 
 // String returns the reason as it appears in status and metrics.
@@ -38,7 +39,8 @@ type Stats struct {
 	Peers map[PeerID]PeerStats `json:"-"`
 }
 
-// PeerStats counts what crossed between us and one peer since it became known.
+// PeerStats counts what the carriers of one peer brought and took since the peer became known: packets dropped on
+// arrival are received ones, and errors sent to the peer are sent ones.
 type PeerStats struct {
 	ReceivedPackets, ReceivedBytes uint64
 	SentPackets, SentBytes         uint64

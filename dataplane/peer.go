@@ -2,33 +2,29 @@ package dataplane
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"slices"
 	"sync/atomic"
+	"time"
 
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 )
-
-// ErrUnknownPeer is returned by Attach for a peer that the current snapshot does not list.
-var ErrUnknownPeer = errors.New("peer is not in the snapshot")
 
 // peer outlives snapshots and carriers.
 type peer struct {
-	id     PeerID
-	active atomic.Pointer[attachment] // the newest carrier, which sends; nil when none
+	turn   atomic.Pointer[turn]
+	gone   chan struct{} // closed when a snapshot no longer lists the peer
+	errors *rate.Limiter // ICMP errors sent to it
 
 	attachments []*attachment // oldest first; guarded by Engine.mu
 
 	receivedPackets, receivedBytes, sentPackets, sentBytes atomic.Uint64
 }
 
-// attachment is one carrier of one peer and what waits for it.
-type attachment struct {
-	peer    *peer
-	carrier Carrier
-	queue   chan queued
-	done    <-chan struct{}
+// turn says which carrier of a peer sends. It never changes; another takes its place.
+type turn struct {
+	of     *attachment   // nil while the peer has no carrier
+	queue  chan queued   // what waits for the peer, handed from turn to turn; nil while it has no carrier
+	since  time.Time     // without a carrier: since when; zero if there never was one
+	passed chan struct{} // closed when another turn has begun
 }
 
 // queued is a packet on its way to a carrier.
@@ -37,113 +33,101 @@ type queued struct {
 	buffer *packetBuffer // where packet lives when it came from the NIC, to be given back; else nil
 }
 
-// Attach connects a carrier to a peer and serves it until ctx ends or the carrier fails. The newest carrier of a peer
-// sends; older ones go on receiving, so that a new session can take over before the old one ends.
-func (e *Engine) Attach(ctx context.Context, id PeerID, c Carrier) error {
-	group, ctx := errgroup.WithContext(ctx)
-	a := &attachment{carrier: c, queue: make(chan queued, peerQueuePackets), done: ctx.Done()}
-	if err := e.register(id, a); err != nil {
-		return err
-	}
-	group.Go(func() error { return e.sendLoop(ctx, a) })
-	group.Go(func() error { return e.receiveLoop(ctx, a) })
-	err := group.Wait()
-	e.unregister(a)
-	return err
+func newPeer() *peer {
+	p := &peer{gone: make(chan struct{}), errors: rate.NewLimiter(icmpPerSecond, icmpBurst)}
+	p.turn.Store(&turn{passed: make(chan struct{})})
+	return p
 }
 
-func (e *Engine) register(id PeerID, a *attachment) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	p := e.peers[id]
-	if p == nil {
-		return ErrUnknownPeer
-	}
-	a.peer = p
-	p.attachments = append(p.attachments, a)
-	p.active.Store(a)
-	return nil
+// isAway reports whether the peer has been without a carrier for so long that senders should know.
+func (p *peer) isAway() bool {
+	t := p.turn.Load()
+	return t.of == nil && time.Since(t.since) >= reconnectGrace
 }
 
-func (e *Engine) unregister(a *attachment) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	p := a.peer
-	p.attachments = slices.DeleteFunc(p.attachments, func(o *attachment) bool { return o == a })
-	if p.active.Load() == a {
-		p.active.Store(nil)
-		if n := len(p.attachments); n > 0 {
-			p.active.Store(p.attachments[n-1])
-		}
+// passTurnLocked lets a send to the peer from now on, or nobody if it is nil; what waits then is dropped.
+func (e *Engine) passTurnLocked(p *peer, a *attachment) {
+	before := p.turn.Load()
+	next := &turn{of: a, passed: make(chan struct{})}
+	switch {
+	case a == nil:
+		next.since = time.Now()
+	case before.queue != nil:
+		next.queue = before.queue
+	default:
+		next.queue = make(chan queued, peerQueuePackets)
+	}
+	p.turn.Store(next)
+	close(before.passed)
+	if a == nil && before.queue != nil {
+		e.discard(before.queue)
 	}
 }
 
-// sendLoop brings queued packets to the carrier.
-func (e *Engine) sendLoop(ctx context.Context, a *attachment) error {
-	for {
-		select {
-		case q := <-a.queue:
-			if err := e.send(a, q.packet); err != nil {
-				return err
-			}
-			if q.buffer != nil {
-				e.buffers.Put(q.buffer)
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func (e *Engine) send(a *attachment, packet []byte) error {
-	err := a.carrier.SendPacket(packet)
-	if err == nil {
-		a.peer.sentPackets.Add(1)
-		a.peer.sentBytes.Add(uint64(len(packet)))
-		return nil
-	}
-	if tooBig, ok := errors.AsType[*TooBigError](err); ok {
-		e.drop(DropTooBig)
-		e.answerTooBig(packet, tooBig.MaxPacketBytes)
-		return nil
-	}
-	return fmt.Errorf("send to peer: %w", err)
-}
-
-// receiveLoop brings packets from the carrier to their destinations.
-func (e *Engine) receiveLoop(ctx context.Context, a *attachment) error {
-	for {
-		packet, err := a.carrier.ReceivePacket(ctx)
-		if err != nil {
-			return fmt.Errorf("receive from peer: %w", err)
-		}
-		a.peer.receivedPackets.Add(1)
-		a.peer.receivedBytes.Add(uint64(len(packet)))
-		e.fromPeer(ctx, a, packet)
-	}
-}
-
-// enqueue passes a packet to the peer's newest carrier and reports whether the packet was taken. With wait set it
-// blocks while the queue is full: it is the way in which a single peer's congestion reaches the sending application.
-func (p *peer) enqueue(ctx context.Context, q queued, wait bool) (Reason, bool) {
-	a := p.active.Load()
-	if a == nil {
+// enqueue passes a packet to the peer's newest carrier, unless that does not keep up, and reports whether the packet
+// was taken.
+func (e *Engine) enqueue(p *peer, q queued) (Reason, bool) {
+	t := p.turn.Load()
+	if t.of == nil {
 		return DropNoSession, false
 	}
 	select {
-	case a.queue <- q:
+	case t.queue <- q:
+		e.mindQueue(p, t)
 		return 0, true
 	default:
+		return DropQueueFull, false
 	}
-	if wait {
+}
+
+// enqueueOrWait is enqueue for the NIC reader. With a single peer it waits while the queue is full: that is how the
+// peer's congestion reaches the sending application. With several it does not, since one would hold up all.
+func (e *Engine) enqueueOrWait(ctx context.Context, p *peer, q queued) (Reason, bool) {
+	for {
+		reason, ok := e.enqueue(p, q)
+		if ok || reason != DropQueueFull {
+			return reason, ok
+		}
+		r, t := e.current.Load(), p.turn.Load()
+		if !r.onlyPeer {
+			return DropQueueFull, false
+		}
 		select {
-		case a.queue <- q:
+		case t.queue <- q: // never, if t is a turn of nobody: then the next round says so as soon as it has passed
+			e.mindQueue(p, t)
 			return 0, true
-		case <-a.done:
-			return DropNoSession, false
+		case <-t.passed:
+		case <-r.replaced: // perhaps there is a second peer by now
 		case <-ctx.Done():
-			return DropNoSession, false
+			return DropQueueFull, false
 		}
 	}
-	return DropQueueFull, false
+}
+
+// mindQueue is called after a packet was put into the queue of t: if the peer lost its last carrier in between, nobody
+// else will ever look there.
+func (e *Engine) mindQueue(p *peer, t *turn) {
+	if p.turn.Load().queue != t.queue {
+		e.discard(t.queue)
+	}
+}
+
+// discard drops what waits in a queue that no carrier empties any more.
+func (e *Engine) discard(queue <-chan queued) {
+	for {
+		select {
+		case q := <-queue:
+			e.drop(DropNoSession)
+			e.release(q)
+		default:
+			return
+		}
+	}
+}
+
+// release gives a packet's buffer back.
+func (e *Engine) release(q queued) {
+	if q.buffer != nil {
+		e.buffers.Put(q.buffer)
+	}
 }

@@ -34,27 +34,49 @@ type routing struct {
 	destinations *route.Table[destination]
 	nicSources   *route.Table[struct{}] // nil: any
 	onlyPeer     bool                   // one peer: waiting for it holds up nobody else
+	replaced     chan struct{}          // closed when another snapshot has taken its place
 }
 
 // destination is the NIC (peer nil) or a peer.
 type destination struct{ peer *peer }
 
 // Apply makes s the truth for every packet handled from now on. On error the previous snapshot stays. Peers that are
-// not in s lose their counters and pass nothing more; their carriers are the caller's to close.
+// not in s lose their counters and pass nothing more, what waits for them is dropped, and their Attach calls return
+// ErrUnknownPeer.
 func (e *Engine) Apply(s Snapshot) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	peers := make(map[PeerID]*peer, len(s.Peers))
-	r := &routing{onlyPeer: len(s.Peers) == 1}
-	var entries []route.Entry[destination]
 	for _, p := range s.Peers {
 		known := e.peers[p.ID]
 		if known == nil {
-			known = &peer{id: p.ID}
+			known = newPeer()
 		}
 		peers[p.ID] = known
+	}
+	r, err := compile(s, peers)
+	if err != nil {
+		return fmt.Errorf("apply snapshot: %w", err)
+	}
+	before := e.peers
+	e.peers = peers
+	close(e.current.Swap(r).replaced)
+	for id, p := range before {
+		if peers[id] == nil {
+			e.passTurnLocked(p, nil)
+			close(p.gone)
+		}
+	}
+	return nil
+}
+
+// compile makes the tables of a snapshot. It changes nothing.
+func compile(s Snapshot, peers map[PeerID]*peer) (*routing, error) {
+	r := &routing{onlyPeer: len(peers) == 1, replaced: make(chan struct{})}
+	var entries []route.Entry[destination]
+	for _, p := range s.Peers {
 		for _, prefix := range p.Prefixes {
-			entries = append(entries, route.Entry[destination]{Prefix: prefix, Value: destination{known}})
+			entries = append(entries, route.Entry[destination]{Prefix: prefix, Value: destination{peers[p.ID]}})
 		}
 	}
 	for _, prefix := range s.NICPrefixes {
@@ -62,7 +84,7 @@ func (e *Engine) Apply(s Snapshot) error {
 	}
 	var err error
 	if r.destinations, err = route.New(entries); err != nil {
-		return fmt.Errorf("apply snapshot: %w", err)
+		return nil, fmt.Errorf("destinations: %w", err)
 	}
 	if len(s.NICSources) > 0 {
 		var sources []route.Entry[struct{}]
@@ -70,19 +92,17 @@ func (e *Engine) Apply(s Snapshot) error {
 			sources = append(sources, route.Entry[struct{}]{Prefix: prefix})
 		}
 		if r.nicSources, err = route.New(sources); err != nil {
-			return fmt.Errorf("apply snapshot: %w", err)
+			return nil, fmt.Errorf("sources of our own: %w", err)
 		}
 	}
 	for _, a := range s.NICAddresses {
-		if a.Is4() && !r.addr4.IsValid() {
+		if a = a.Unmap(); a.Is4() && !r.addr4.IsValid() {
 			r.addr4 = a
 		} else if a.Is6() && !r.addr6.IsValid() {
 			r.addr6 = a
 		}
 	}
-	e.peers = peers
-	e.current.Store(r)
-	return nil
+	return r, nil
 }
 
 // lookup finds where packets to a go; a nil table (no snapshot yet) knows nothing.

@@ -1,6 +1,9 @@
 package tun
 
-import "sync"
+import (
+	"fmt"
+	"sync"
+)
 
 // memoryQueuePackets bounds each direction of a Memory device.
 const memoryQueuePackets = 256
@@ -28,12 +31,13 @@ func NewMemory(name string) *Memory {
 }
 
 // Inject queues one packet as if the host had sent it. It blocks while the queue is full and returns ErrClosed
-// after Close. The slice belongs to the device from then on.
+// after Close. A packet longer than MaxPacketBytes is an error. The slice belongs to the device from then on.
 func (m *Memory) Inject(packet []byte) error {
-	select {
-	case <-m.done:
+	if len(packet) > MaxPacketBytes {
+		return fmt.Errorf("inject into %s: packet of %d bytes, at most %d", m.name, len(packet), MaxPacketBytes)
+	}
+	if m.isClosed() {
 		return ErrClosed
-	default:
 	}
 	select {
 	case m.in <- packet:
@@ -43,7 +47,7 @@ func (m *Memory) Inject(packet []byte) error {
 	}
 }
 
-// Output is the channel of packets that the dataplane wrote.
+// Output is the channel of packets that the dataplane wrote. It is never closed.
 func (m *Memory) Output() <-chan []byte { return m.out }
 
 // Name returns the name given to NewMemory.
@@ -54,6 +58,9 @@ func (m *Memory) BatchSize() int { return 8 }
 
 // Read waits for one injected packet and takes those that wait behind it.
 func (m *Memory) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	if m.isClosed() {
+		return 0, ErrClosed
+	}
 	select {
 	case p := <-m.in:
 		sizes[0] = copy(bufs[0][offset:], p)
@@ -76,9 +83,11 @@ func (m *Memory) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 // Write copies the packets to Output, blocking while it is full.
 func (m *Memory) Write(bufs [][]byte, offset int) error {
 	for _, b := range bufs {
-		p := append([]byte(nil), b[offset:]...)
+		if m.isClosed() {
+			return ErrClosed
+		}
 		select {
-		case m.out <- p:
+		case m.out <- append([]byte(nil), b[offset:]...):
 		case <-m.done:
 			return ErrClosed
 		}
@@ -89,8 +98,18 @@ func (m *Memory) Write(bufs [][]byte, offset int) error {
 // Offloads reports none.
 func (m *Memory) Offloads() Offloads { return Offloads{} }
 
-// Close ends Read, Write and Inject.
+// Close ends Read, Write and Inject. What was injected and not read is lost.
 func (m *Memory) Close() error {
 	m.closed.Do(func() { close(m.done) })
 	return nil
+}
+
+// isClosed spares Read and Write the select's free choice between a packet and the end.
+func (m *Memory) isClosed() bool {
+	select {
+	case <-m.done:
+		return true
+	default:
+		return false
+	}
 }

@@ -6,75 +6,124 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
+	"sync/atomic"
 
 	wgtun "golang.zx2c4.com/wireguard/tun"
 )
 
+// Bounds of the MTU in bytes: what the kernels take.
+const minMTU, maxMTU = 68, 65535
+
 // native is a kernel device behind wireguard's portable driver.
 type native struct {
-	dev  wgtun.Device
-	name string
+	dev      wgtun.Device
+	name     string
+	offloads Offloads
+
+	closed   atomic.Bool   // set before the driver is closed
+	drained  chan struct{} // closed when the driver's listeners have ended
+	closing  sync.Once
+	closeErr error // set by closing
 }
 
 // Create makes a kernel TUN device with the given interface name and MTU (bytes). An empty name, or one
-// ending in %d on Linux, lets the system choose. Errors are of type [*Error].
+// with %d for a number on Linux, lets the system choose. Errors are of type [*Error].
 func Create(name string, mtu int) (Device, error) {
-	if err := checkFree(name); err != nil {
+	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	dev, err := wgtun.CreateTUN(name, mtu)
+	if mtu < minMTU || mtu > maxMTU {
+		return nil, &Error{
+			Name: name, Err: fmt.Errorf("MTU of %d bytes", mtu),
+			Remedy: fmt.Sprintf("use %d to %d", minMTU, maxMTU),
+		}
+	}
+	dev, err := open(name, mtu)
 	if err != nil {
 		return nil, createError(name, err)
 	}
-	real, err := dev.Name()
+	given, err := dev.Name()
 	if err != nil {
 		return nil, errors.Join(createError(name, err), dev.Close())
 	}
-	d := &native{dev: dev, name: real}
+	d := &native{dev: dev, name: given, offloads: offloads(dev, given), drained: make(chan struct{})}
 	go d.drainEvents()
 	return d, nil
 }
 
-// drainEvents empties the driver's event channel, which blocks its listener when nobody reads it. It ends
-// when the device is closed, since the driver closes the channel then.
+// drainEvents empties the driver's event channel, which blocks its listeners when nobody reads it. The driver closes
+// the channel when the device is closed. The events themselves are the business of those who watch the host.
 func (d *native) drainEvents() {
-	for range d.dev.Events() { //nolint:revive // the events themselves are netmon's business
+	defer close(d.drained)
+	for range d.dev.Events() { //nolint:revive // see above
 	}
 }
 
-func (d *native) Name() string   { return d.name }
-func (d *native) BatchSize() int { return d.dev.BatchSize() }
+func (d *native) Name() string       { return d.name }
+func (d *native) BatchSize() int     { return d.dev.BatchSize() }
+func (d *native) Offloads() Offloads { return d.offloads }
 
 func (d *native) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	n, err := d.dev.Read(bufs, sizes, offset)
-	if err != nil {
-		// A super-packet with more segments than we have buffers: what was read is good, the rest is lost.
-		if errors.Is(err, wgtun.ErrTooManySegments) {
+	for {
+		n, err := d.dev.Read(bufs, sizes, offset)
+		switch {
+		case err == nil:
 			return n, nil
+		case d.closed.Load(), errors.Is(err, os.ErrClosed), deviceGone(d.dev, err):
+			return 0, ErrClosed
 		}
-		return n, closedError("read", d.name, err)
+		switch causeOf(err) {
+		case causeDevice:
+			return 0, fmt.Errorf("read TUN device %s: %w", d.name, err)
+		case causePacket:
+			return n, fmt.Errorf("read TUN device %s: %w: %w", d.name, ErrUnreadable, err)
+		case causeListener: // mentioned once; no packet depends on it
+		}
 	}
-	return n, nil
 }
 
+// cause is what an error of the driver's Read is about.
+type cause int
+
+const (
+	causeDevice   cause = iota // nothing can be read any more
+	causePacket                // something the host handed over was lost
+	causeListener              // the driver no longer hears of link changes
+)
+
 func (d *native) Write(bufs [][]byte, offset int) error {
-	if _, err := d.dev.Write(bufs, offset); err != nil {
-		return closedError("write", d.name, err)
+	_, err := d.dev.Write(bufs, offset)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrClosed), deviceGone(d.dev, err):
+		return ErrClosed
 	}
-	return nil
+	return &RefusedError{Writes: leaves(err), Err: err}
+}
+
+// leaves counts the errors that were joined into err.
+func leaves(err error) int {
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // this very error, not what it wraps
+	if !ok {
+		return 1
+	}
+	n := 0
+	for _, e := range joined.Unwrap() {
+		n += leaves(e)
+	}
+	return n
 }
 
 func (d *native) Close() error {
-	if err := d.dev.Close(); err != nil {
-		return fmt.Errorf("close TUN device %s: %w", d.name, err)
-	}
-	return nil
-}
-
-// closedError folds the different ways in which systems say "this device is gone" into ErrClosed.
-func closedError(op, name string, err error) error {
-	if errors.Is(err, os.ErrClosed) || deviceGone(err) {
-		return ErrClosed
-	}
-	return fmt.Errorf("%s TUN device %s: %w", op, name, err)
+	d.closing.Do(func() {
+		d.closed.Store(true)
+		if err := d.dev.Close(); err != nil {
+			d.closeErr = fmt.Errorf("close TUN device %s: %w", d.name, err)
+			return
+		}
+		<-d.drained
+	})
+	return d.closeErr
 }

@@ -3,37 +3,67 @@ package tun
 import (
 	"errors"
 	"fmt"
-	"net"
+	"io/fs"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
+	wgtun "golang.zx2c4.com/wireguard/tun"
 )
 
 const cloneDevice = "/dev/net/tun"
 
-// checkFree refuses names that exist or that the kernel would refuse, before anything is changed. Attaching to an existing
-// interface would take over somebody else's.
-func checkFree(name string) error {
-	if len(name) >= unix.IFNAMSIZ {
-		return &Error{
-			Name: name, Err: errors.New("interface name too long"),
-			Remedy: fmt.Sprintf("use at most %d characters", unix.IFNAMSIZ-1),
-		}
+// checkName refuses names that the kernel would refuse with nothing but "invalid argument".
+func checkName(name string) error {
+	refuse := func(reason, remedy string) error {
+		return &Error{Name: name, Err: errors.New(reason), Remedy: remedy}
 	}
-	if _, err := net.InterfaceByName(name); name != "" && err == nil {
-		return &Error{Name: name, Err: ErrNameInUse, Remedy: "choose another with --tun NAME, or stop its owner"}
+	template := strings.Replace(name, "%d", "", 1)
+	switch {
+	case len(name) >= unix.IFNAMSIZ:
+		return refuse("interface name too long", fmt.Sprintf("use at most %d characters", unix.IFNAMSIZ-1))
+	case name == ".", name == "..", strings.ContainsAny(name, "/: \t\n\v\f\r\x00"):
+		return refuse("not an interface name", "use letters, digits, dots, dashes and underscores")
+	case strings.Contains(template, "%"):
+		return refuse("not an interface name", "use % only once, as %d, where the system shall put a number")
 	}
 	return nil
 }
 
-// createError names the cause of a failed TUNSETIFF or open.
+// open makes the device. It asks for a new one: without that the kernel would hand out an existing persistent device of
+// the same name, which is somebody else's.
+func open(name string, mtu int) (wgtun.Device, error) {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
+	fd, err := unix.Open(cloneDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", cloneDevice, err)
+	}
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	// Before the runtime sees it: a blocking descriptor would not end a Read on Close.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	file := os.NewFile(uintptr(fd), cloneDevice)
+	dev, err := wgtun.CreateTUNFromFile(file, mtu)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return dev, nil
+}
+
+// createError names the cause of a failed open.
 func createError(name string, err error) error {
 	e := &Error{Name: name, Err: err}
-	_, statErr := os.Stat(cloneDevice)
 	switch {
-	case errors.Is(statErr, os.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		e.Err = ErrNoDriver
-		e.Remedy = "load it with `modprobe tun`; in a container, pass the device with `--device /dev/net/tun`"
+		e.Remedy = "load it with `modprobe tun`; in a container, pass the device with `--device " + cloneDevice + "`"
 	case errors.Is(err, os.ErrPermission):
 		e.Err = ErrPermission
 		e.Remedy = "run with sudo, or give the process CAP_NET_ADMIN and access to " + cloneDevice
@@ -44,26 +74,54 @@ func createError(name string, err error) error {
 	return e
 }
 
-func deviceGone(err error) bool {
-	return errors.Is(err, unix.EBADFD) || errors.Is(err, unix.ENODEV)
+// deviceGone reports whether an error means that the device was deleted under us. A Read that waits says only that the
+// descriptor is "not pollable" then, so the kernel is asked whether the descriptor still has a device.
+func deviceGone(dev wgtun.Device, err error) bool {
+	if errors.Is(err, unix.EBADFD) || errors.Is(err, unix.ENODEV) {
+		return true
+	}
+	if causeOf(err) != causeDevice {
+		return false
+	}
+	raw, err := dev.File().SyscallConn()
+	if err != nil {
+		return false
+	}
+	var request unix.Ifreq
+	var ioctlErr error
+	if err := raw.Control(func(fd uintptr) {
+		ioctlErr = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, &request)
+	}); err != nil {
+		return false
+	}
+	return errors.Is(ioctlErr, unix.EBADFD)
 }
 
-// Offloads reads the flags of the queue, since UDP segmentation depends on the kernel.
-func (d *native) Offloads() Offloads {
+// causeOf sorts the errors of the driver's Read: those of the descriptor name its path, those of the driver's netlink
+// listener hold a bare error number, and those about a packet hold neither.
+func causeOf(err error) cause {
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return causeDevice
+	}
+	if _, ok := errors.AsType[unix.Errno](err); ok {
+		return causeListener
+	}
+	return causePacket
+}
+
+// offloads reads the flags of the queue.
+func offloads(dev wgtun.Device, name string) Offloads {
 	o := Offloads{}
-	raw, err := d.dev.File().SyscallConn()
+	raw, err := dev.File().SyscallConn()
 	if err != nil {
 		return o
 	}
 	controlErr := raw.Control(func(fd uintptr) {
-		ifr, err := unix.NewIfreq(d.name)
-		if err != nil {
+		request, err := unix.NewIfreq(name)
+		if err != nil || unix.IoctlIfreq(int(fd), unix.TUNGETIFF, request) != nil {
 			return
 		}
-		if unix.IoctlIfreq(int(fd), unix.TUNGETIFF, ifr) != nil {
-			return
-		}
-		o.VirtioHeader = ifr.Uint16()&unix.IFF_VNET_HDR != 0
+		o.VirtioHeader = request.Uint16()&unix.IFF_VNET_HDR != 0
 		// The driver insists on TCP offloads with a virtio header and asks for UDP where the kernel has it; asking
 		// again for the same set tells whether it was granted and changes nothing.
 		const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6

@@ -5,9 +5,13 @@ package tun
 import (
 	"errors"
 	"os"
+
+	wgtun "golang.zx2c4.com/wireguard/tun"
 )
 
-func checkFree(string) error { return nil }
+func checkName(string) error { return nil }
+
+func open(name string, mtu int) (wgtun.Device, error) { return wgtun.CreateTUN(name, mtu) }
 
 func createError(name string, err error) error {
 	e := &Error{Name: name, Err: err}
@@ -18,7 +22,10 @@ func createError(name string, err error) error {
 	return e
 }
 
-func deviceGone(error) bool { return false }
+func deviceGone(wgtun.Device, error) bool { return false }
 
-// Offloads reports none: the driver moves single packets on this platform.
-func (d *native) Offloads() Offloads { return Offloads{} }
+// causeOf: on these systems the driver moves single packets and does not fail on one of them alone.
+func causeOf(error) cause { return causeDevice }
+
+// offloads reports none: the driver moves single packets.
+func offloads(wgtun.Device, string) Offloads { return Offloads{} }

@@ -67,11 +67,11 @@ func printInvite(w io.Writer, i api.Invite) error {
 		_, err := fmt.Fprintln(w, i.Line)
 		return err
 	}
-	return describeInvite(w, i)
+	return describeInvite(w, i, true)
 }
 
 // describeInvite is the long form, with a QR code where a person looks at it.
-func describeInvite(w io.Writer, i api.Invite) error {
+func describeInvite(w io.Writer, i api.Invite, withQR bool) error {
 	times := "once"
 	if i.Uses > 1 {
 		times = fmt.Sprintf("%d times", i.Uses)
@@ -80,7 +80,7 @@ func describeInvite(w io.Writer, i api.Invite) error {
 		times, i.Expires.Local().Format("Mon 15:04"), i.Line); err != nil {
 		return err
 	}
-	if !isTerminal(w) {
+	if !withQR {
 		return nil
 	}
 	return writeQR(w, i.Line)

@@ -11,47 +11,92 @@ import (
 	"github.com/aethertunnel/aethertunnel/control"
 )
 
-// statusLines shows a person what a foreground daemon does, one short line per event.
+const (
+	// waitingLines bounds what waits for a terminal that does not take it (a person pressed Ctrl-S).
+	waitingLines = 256
+	// flushLimit is how long the end of the program waits for such a terminal.
+	flushLimit = time.Second
+)
+
+// statusLines shows a person what a foreground daemon does, one short line per event. Writing happens apart, so that a
+// stopped terminal never holds up the daemon; lines that find the queue full are lost.
 type statusLines struct {
-	mu   sync.Mutex // guards w and last
-	w    io.Writer
-	last string // repeated lines are shown once
+	queue chan string
+	done  chan struct{}
+
+	mu   sync.Mutex // guards last
+	last string     // repeated lines are shown once
 }
 
-func newStatusLines(w io.Writer) *statusLines { return &statusLines{w: w} }
+func newStatusLines(w io.Writer) *statusLines {
+	s := &statusLines{queue: make(chan string, waitingLines), done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		for text := range s.queue {
+			if _, err := io.WriteString(w, text); err != nil {
+				continue // nobody looks any more; the daemon does not care
+			}
+		}
+	}()
+	return s
+}
+
+// close writes what is waiting and ends. No event may come afterwards.
+func (s *statusLines) close() {
+	close(s.queue)
+	select {
+	case <-s.done:
+	case <-time.After(flushLimit):
+	}
+}
+
+func (s *statusLines) show(text string) {
+	select {
+	case s.queue <- text:
+	default:
+	}
+}
 
 func (s *statusLines) event(e control.Event) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	line := e.String()
-	if line == s.last {
-		return
-	}
+	s.mu.Lock()
+	repeated := line == s.last
 	s.last = line
-	fmt.Fprintf(s.w, "%s  %s\n", time.Now().Format(time.TimeOnly), line)
+	s.mu.Unlock()
+	if !repeated {
+		s.show(fmt.Sprintf("%s  %s\n", time.Now().Format(time.TimeOnly), line))
+	}
 }
 
 // up shows what has been set up, and a new gateway's first invite.
-func (s *statusLines) up(u daemon.Up) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := u.Status
-	var b strings.Builder
-	if u.Created {
-		fmt.Fprintf(&b, "\nmade network %q: keys and certificate authority in %s\n", st.Network, "the state directory")
-	}
-	fmt.Fprintf(&b, "\n  %-10s %s (%s), id %.8s\n", "node", st.Name, st.Role, st.NodeID)
-	fmt.Fprintf(&b, "  %-10s %s, mtu %d, %s\n", "device", st.Device.Name, st.Device.MTU, offloads(st.Device))
-	fmt.Fprintf(&b, "  %-10s %s\n", "addresses", join(st.Addresses))
-	fmt.Fprintf(&b, "  %-10s %s\n", "routes", join(st.Routes))
-	if len(st.Listen) > 0 {
-		fmt.Fprintf(&b, "  %-10s %s\n", "listening", strings.Join(st.Listen, " "))
-		fmt.Fprintf(&b, "  %-10s %s\n", "reachable", strings.Join(st.Advertise, " "))
-	}
-	fmt.Fprintln(s.w, b.String())
-	if u.Invite != nil {
-		if err := describeInvite(s.w, *u.Invite); err != nil {
-			fmt.Fprintln(s.w, err)
+func (s *statusLines) up(w io.Writer) func(daemon.Up) {
+	terminal := isTerminal(w)
+	return func(u daemon.Up) {
+		var b strings.Builder
+		describeUp(&b, u)
+		if u.Invite != nil {
+			if err := describeInvite(&b, *u.Invite, terminal); err != nil {
+				fmt.Fprintln(&b, err)
+			}
 		}
+		s.show(b.String())
 	}
+}
+
+func describeUp(w io.Writer, u daemon.Up) {
+	st := u.Status
+	row := func(name, value string) { fmt.Fprintf(w, "  %-10s %s\n", name, value) }
+	fmt.Fprintln(w)
+	if u.Created {
+		fmt.Fprintf(w, "made network %q: keys and certificate authority are in the state directory\n\n", st.Network)
+	}
+	row("node", fmt.Sprintf("%s (%s), id %.8s", st.Name, st.Role, st.NodeID))
+	row("device", fmt.Sprintf("%s, mtu %d, %s", st.Device.Name, st.Device.MTU, offloads(st.Device)))
+	row("addresses", join(st.Addresses))
+	row("routes", join(st.Routes))
+	if len(st.Listen) > 0 {
+		row("listening", strings.Join(st.Listen, " "))
+		row("reachable", strings.Join(st.Advertise, " "))
+	}
+	fmt.Fprintln(w)
 }

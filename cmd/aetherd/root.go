@@ -40,6 +40,7 @@ It prints a line that starts with aether://. On the other machine:
 	root.AddCommand(
 		newUp(), newDown(), newStatus(),
 		newInvite(), newNodes(), newRoutes(),
+		newDemo(), newBench(),
 		newConfig(), newVersion(),
 	)
 	root.CompletionOptions.HiddenDefaultCmd = true

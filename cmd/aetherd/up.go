@@ -67,9 +67,10 @@ was. With --detach it returns as soon as packets pass, and keeps running.`,
 // up runs the daemon in this process.
 func up(ctx context.Context, out, errOut io.Writer, cfg config.Config, invite string, reportReady bool) error {
 	lines := newStatusLines(out)
+	defer lines.close()
 	options := daemon.Options{
 		Config: cfg, Invite: invite, Version: version, Log: newLog(errOut, cfg.Log),
-		Observe: lines.event, Up: lines.up,
+		Observe: lines.event, Up: lines.up(out),
 	}
 	report := func(error) {}
 	if reportReady {

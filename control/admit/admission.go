@@ -3,7 +3,6 @@ package admit
 import (
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -20,9 +19,6 @@ const (
 
 	maxPrefixes = 2
 )
-
-// ErrAdmission is returned for an answer of a gateway that does not hold together.
-var ErrAdmission = errors.New("bad answer from the gateway")
 
 // Admission is the gateway's answer to a [JoinRequest].
 type Admission struct {
@@ -87,9 +83,9 @@ type Joined struct {
 	Now time.Time
 }
 
-// Membership checks the gateway's answer and makes of it what the member keeps: the certificate must be for the
-// member's own keys, signed by the authority in the answer and inside its time, and the addresses must be in the
-// network's prefixes. Errors: [ErrAdmission], [ErrCertificate], [ErrWrongNetwork], [*ValidityError].
+// Membership checks the gateway's answer and makes of it what the member keeps: the certificate must be for
+// the member's own keys, signed by the authority in the answer and inside its time, and the addresses must be
+// in the network's prefixes. Errors: [ErrAdmission], [ErrCertificate], [ErrWrongNetwork], [*ValidityError].
 func (a Admission) Membership(j Joined) (store.Membership, error) {
 	if err := a.checkNumbers(); err != nil {
 		return store.Membership{}, err

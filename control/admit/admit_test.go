@@ -54,7 +54,10 @@ func newWorld(t *testing.T, prefixes ...string) *world {
 			t.Error(err)
 		}
 	})
-	params := NetworkParams{Name: "Home", Gateway: w.gateway.Public(), GatewayName: "gw", Hosts: []string{"gw.example.net"}}
+	params := NetworkParams{
+		Name: "Home", Gateway: w.gateway.Public(), GatewayName: "gw",
+		Hosts: []string{"gw.example.net"},
+	}
 	for _, prefix := range prefixes {
 		params.Prefixes = append(params.Prefixes, netip.MustParsePrefix(prefix))
 	}

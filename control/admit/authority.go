@@ -31,11 +31,12 @@ type NetworkParams struct {
 	GatewayName string
 	// Hosts are the DNS names and IP addresses for the gateway's certificate, for clients that check them.
 	Hosts []string
-	// Prefixes hold the nodes' addresses: one of each family, one at all, or none. None means a random unique local
-	// /48 (RFC 4193) and a free /16 of 100.64.0.0/10 (RFC 6598). IPv6 nodes get addresses of the first /64.
+	// Prefixes hold the nodes' addresses: one of each family, one at all, or none. None means a random unique
+	// local /48 (RFC 4193) and a free /16 of 100.64.0.0/10 (RFC 6598). IPv6 nodes get addresses of the first
+	// /64.
 	Prefixes []netip.Prefix
-	// Avoid lists prefixes in use, for instance all that the host has routes for. Prefixes so short that they are
-	// default routes in disguise are ignored: below 8 bits for IPv4, below 7 for IPv6.
+	// Avoid lists prefixes in use, for instance all that the host has routes for. Prefixes so short that they
+	// are default routes in disguise are ignored: below 8 bits for IPv4, below 7 for IPv6.
 	Avoid []netip.Prefix
 }
 
@@ -47,8 +48,9 @@ type Authority struct {
 	ca      *authorityKey // constant
 }
 
-// CreateNetwork makes a network with its certificate authority and its first node, the gateway, which takes the first
-// address of each prefix. Errors: [ErrNetworkExists], [ErrPrefix], [ErrPrefixConflict], [ErrNoFreePrefix].
+// CreateNetwork makes a network with its certificate authority and its first node, the gateway, which takes
+// the first address of each prefix. Errors: [ErrNetworkExists], [ErrPrefix], [ErrPrefixConflict],
+// [ErrNoFreePrefix].
 func CreateNetwork(s *store.Store, c Config, p NetworkParams) (*Authority, error) {
 	prefixes, err := choosePrefixes(p, c.Random)
 	if err != nil {
@@ -136,8 +138,8 @@ func (a *Authority) Format(state fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(state, "authority of network %s", a.network.ID)
 }
 
-// GatewayChain returns the gateway's own certificate chain (DER, leaf first), with a new leaf if the one on record is
-// near its end or not for these host names and addresses.
+// GatewayChain returns the gateway's own certificate chain (DER, leaf first), with a new leaf if the one on
+// record is near its end or not for these host names and addresses.
 func (a *Authority) GatewayChain(hosts []string) ([][]byte, error) {
 	hosts = slices.Compact(slices.Sorted(slices.Values(hosts)))
 	return a.chain(a.network.Gateway, func(leaf *x509.Certificate) bool {
@@ -150,8 +152,8 @@ func (a *Authority) GatewayChain(hosts []string) ([][]byte, error) {
 	}, hosts)
 }
 
-// Renew returns the certificate chain (DER, leaf first) of a member, with a new leaf if the one on record is near its
-// end. Errors: [ErrUnknownNode], [ErrRevoked], [ErrGatewayNode].
+// Renew returns the certificate chain (DER, leaf first) of a member, with a new leaf if the one on record is
+// near its end. Errors: [ErrUnknownNode], [ErrRevoked], [ErrGatewayNode].
 func (a *Authority) Renew(id identity.ID) ([][]byte, error) {
 	if id == a.network.Gateway {
 		return nil, ErrGatewayNode

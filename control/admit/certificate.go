@@ -35,8 +35,8 @@ const (
 	maxChain          = 4 // certificates looked at
 )
 
-// mldsaExtension marks the extension that carries the ML-DSA-65 public key, an OCTET STRING. The arc below 2.25
-// needs no registration (ITU-T X.667); the number is random.
+// mldsaExtension marks the extension that carries the ML-DSA-65 public key, an OCTET STRING. The arc below
+// 2.25 needs no registration (ITU-T X.667); the number is random.
 func mldsaExtension() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 25, 1_604_737_918} }
 
 // leafRequest is what a certificate is made of.
@@ -65,8 +65,9 @@ func newAuthority(name string, id store.NetworkID, now time.Time, random io.Read
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: name, Organization: []string{"AetherTunnel network " + id.String()}},
+		SerialNumber: serial,
+		Subject: pkix.Name{CommonName: name, Organization: []string{"AetherTunnel network " +
+			id.String()}},
 		NotBefore:             now.Add(-Backdate),
 		NotAfter:              now.Add(authorityValidity),
 		IsCA:                  true,

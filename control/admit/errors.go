@@ -28,9 +28,12 @@ var (
 	ErrInviteUsed = errors.New("invite has been used already; ask for a new one")
 	// ErrInviteOptions is returned for an invite that must not be made.
 	ErrInviteOptions = errors.New("bad invite options")
+	// ErrAdmission is returned for an answer of a gateway that does not hold together.
+	ErrAdmission = errors.New("bad answer from the gateway")
 	// ErrRequest is returned for a join request that is malformed or not signed by the keys in it.
 	ErrRequest = errors.New("bad join request")
-	// ErrBearer is returned for a bearer token that admits nobody, whatever the reason: a stranger learns no more.
+	// ErrBearer is returned for a bearer token that admits nobody, whatever the reason: a stranger learns no
+	// more.
 	ErrBearer = errors.New("bearer token not accepted")
 
 	// ErrRevoked is returned for a node that has lost admission.

@@ -36,8 +36,9 @@ type InviteOptions struct {
 	Name string
 }
 
-// Invite makes an invite. The secret is not kept: who loses it makes another. For a stock invite the caller hands out
-// [token.Bearer] of the secret, else [token.Invite]. Errors: [ErrInviteOptions], [ErrPrefix], [ErrPrefixConflict].
+// Invite makes an invite. The secret is not kept: who loses it makes another. For a stock invite the caller
+// hands out [token.Bearer] of the secret, else [token.Invite]. Errors: [ErrInviteOptions], [ErrPrefix],
+// [ErrPrefixConflict].
 func (a *Authority) Invite(o InviteOptions) (token.Secret, store.Invite, error) {
 	if err := a.checkOptions(o); err != nil {
 		return token.Secret{}, store.Invite{}, err
@@ -78,7 +79,8 @@ func (a *Authority) checkOptions(o InviteOptions) error {
 	case o.TTL <= 0 || o.TTL > MaxTTL:
 		return fmt.Errorf("%w: life of %s instead of up to %s", ErrInviteOptions, o.TTL, MaxTTL)
 	case len(o.Routes) > MaxRoutes:
-		return fmt.Errorf("%w: %w: %d instead of up to %d", ErrInviteOptions, ErrTooManyRoutes, len(o.Routes), MaxRoutes)
+		return fmt.Errorf("%w: %w: %d instead of up to %d", ErrInviteOptions, ErrTooManyRoutes, len(o.Routes),
+			MaxRoutes)
 	}
 	for _, prefix := range o.Routes {
 		if err := a.checkRoute(prefix); err != nil {
@@ -134,7 +136,8 @@ func (a *Authority) usableInvite(
 	case redeemed && stock:
 		return invite, true, nil
 	case !a.now().Before(invite.Expires):
-		return store.Invite{}, false, fmt.Errorf("%w (at %s)", ErrInviteExpired, invite.Expires.Format(time.RFC3339))
+		return store.Invite{}, false, fmt.Errorf("%w (at %s)", ErrInviteExpired,
+			invite.Expires.Format(time.RFC3339))
 	case !redeemed && invite.UsesLeft < 1:
 		return store.Invite{}, false, ErrInviteUsed
 	}

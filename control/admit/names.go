@@ -9,9 +9,9 @@ import (
 
 const maxName = 63 // a DNS label (RFC 1035 section 2.3.4)
 
-// SanitizeName makes a DNS label of whatever a stranger calls itself: letters become lower case, everything but ASCII
-// letters and digits becomes a hyphen, runs of hyphens one, and the result has at most 63 characters. If nothing is
-// left it returns fallback.
+// SanitizeName makes a DNS label of whatever a stranger calls itself: letters become lower case, everything
+// but ASCII letters and digits becomes a hyphen, runs of hyphens one, and the result has at most 63
+// characters. If nothing is left it returns fallback.
 func SanitizeName(name, fallback string) string {
 	var label strings.Builder
 	for i := range len(name) {

@@ -132,7 +132,8 @@ func TestGivenPrefixes(t *testing.T) {
 			t.Errorf("%s beside %s: %v, %v", c.given, c.avoid, chosen, err)
 		}
 	}
-	if _, err := choosePrefixes(NetworkParams{Prefixes: make([]netip.Prefix, 1)}, rand.Reader); !errors.Is(err, ErrPrefix) {
+	if _, err := choosePrefixes(NetworkParams{Prefixes: make([]netip.Prefix, 1)}, rand.Reader); !errors.Is(err,
+		ErrPrefix) {
 		t.Errorf("zero prefix: %v", err)
 	}
 }
@@ -217,10 +218,22 @@ func TestFreshAddressesGoFirst(t *testing.T) {
 func TestSanitizeName(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
-		"laptop": "laptop", "My Laptop": "my-laptop", "--x--": "x", "a..b__c": "a-b-c", "": "node", "\x1b[31mred\x07": "31mred",
-		"日本": "node", "café": "caf", "a\x00b\nc": "a-b-c", "gw.example.net": "gw-example-net", "-": "node", "UPPER9": "upper9",
-		strings.Repeat("x", 100): strings.Repeat("x", 63), strings.Repeat("x", 62) + "--y": strings.Repeat("x", 62),
-		"../../etc/passwd": "etc-passwd", "<script>": "script",
+		"laptop":                        "laptop",
+		"My Laptop":                     "my-laptop",
+		"--x--":                         "x",
+		"a..b__c":                       "a-b-c",
+		"":                              "node",
+		"\x1b[31mred\x07":               "31mred",
+		"日本":                            "node",
+		"café":                          "caf",
+		"a\x00b\nc":                     "a-b-c",
+		"gw.example.net":                "gw-example-net",
+		"-":                             "node",
+		"UPPER9":                        "upper9",
+		strings.Repeat("x", 100):        strings.Repeat("x", 63),
+		strings.Repeat("x", 62) + "--y": strings.Repeat("x", 62),
+		"../../etc/passwd":              "etc-passwd",
+		"<script>":                      "script",
 	} {
 		if got := SanitizeName(name, "node"); got != want {
 			t.Errorf("%q becomes %q, not %q", name, got, want)

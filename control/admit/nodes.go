@@ -33,8 +33,8 @@ func (a *Authority) Node(name string) (node store.Node, err error) {
 	return node, err
 }
 
-// Revoke ends the admission of the node of the given name, or of the given id in text. The caller ends its sessions.
-// A node that is revoked already keeps its date. Errors: [ErrUnknownNode], [ErrGatewayNode].
+// Revoke ends the admission of the node of the given name, or of the given id in text. The caller ends its
+// sessions. A node that is revoked already keeps its date. Errors: [ErrUnknownNode], [ErrGatewayNode].
 func (a *Authority) Revoke(name string) (store.Node, error) {
 	return a.change(name, func(node *store.Node) {
 		if !node.IsRevoked() {
@@ -43,8 +43,8 @@ func (a *Authority) Revoke(name string) (store.Node, error) {
 	})
 }
 
-// Unrevoke takes back [Authority.Revoke]: the node's certificate counts again, and so do its keys. If its addresses
-// have gone to others meanwhile it gets new ones. Errors: [ErrUnknownNode], [ErrPoolExhausted].
+// Unrevoke takes back [Authority.Revoke]: the node's certificate counts again, and so do its keys. If its
+// addresses have gone to others meanwhile it gets new ones. Errors: [ErrUnknownNode], [ErrPoolExhausted].
 func (a *Authority) Unrevoke(name string) (store.Node, error) {
 	return a.change(name, func(node *store.Node) { node.Revoked = time.Time{} })
 }
@@ -84,8 +84,8 @@ func find(tx *store.Tx, name string) (store.Node, error) {
 	return node, err
 }
 
-// Touch records that the node has a session now. It writes to disk at most once per [TouchStep] and node. Errors:
-// [ErrUnknownNode], [ErrRevoked].
+// Touch records that the node has a session now. It writes to disk at most once per [TouchStep] and node.
+// Errors: [ErrUnknownNode], [ErrRevoked].
 func (a *Authority) Touch(id identity.ID) error {
 	now := a.now()
 	stale := false
@@ -123,9 +123,10 @@ func (a *Authority) Routes() (routes []store.Route, err error) {
 	return routes, err
 }
 
-// OfferRoutes sets the whole list of subnets that the node offers now; what it offered before and does not any more is
-// withdrawn. Approval outlives withdrawal. What the gateway itself offers is approved at once. It returns the node's
-// routes. Errors: [ErrTooManyRoutes], [ErrPrefix], [ErrPrefixConflict], [ErrUnknownNode], [ErrRevoked].
+// OfferRoutes sets the whole list of subnets that the node offers now; what it offered before and does not
+// any more is withdrawn. Approval outlives withdrawal. What the gateway itself offers is approved at once. It
+// returns the node's routes. Errors: [ErrTooManyRoutes], [ErrPrefix], [ErrPrefixConflict], [ErrUnknownNode],
+// [ErrRevoked].
 func (a *Authority) OfferRoutes(id identity.ID, prefixes []netip.Prefix) (routes []store.Route, err error) {
 	if len(prefixes) > MaxRoutes {
 		return nil, fmt.Errorf("%w: %d instead of up to %d", ErrTooManyRoutes, len(prefixes), MaxRoutes)
@@ -186,8 +187,8 @@ func (a *Authority) offer(tx *store.Tx, id identity.ID, prefixes []netip.Prefix)
 	return nil
 }
 
-// ApproveRoute approves a subnet behind the node of the given name, whether it offers it now or later. Errors:
-// [ErrUnknownNode], [ErrRevoked], [ErrPrefix], [ErrPrefixConflict].
+// ApproveRoute approves a subnet behind the node of the given name, whether it offers it now or later.
+// Errors: [ErrUnknownNode], [ErrRevoked], [ErrPrefix], [ErrPrefixConflict].
 func (a *Authority) ApproveRoute(name string, prefix netip.Prefix) (route store.Route, err error) {
 	if err := a.checkRoute(prefix); err != nil {
 		return store.Route{}, err
@@ -225,8 +226,8 @@ func routeOf(tx *store.Tx, id identity.ID, prefix netip.Prefix) (store.Route, er
 	return route, err
 }
 
-// checkRoute refuses subnets that no node can stand for. One that contains the network's own prefix is fine, the
-// default route among them: nodes' addresses are the longer match.
+// checkRoute refuses subnets that no node can stand for. One that contains the network's own prefix is fine,
+// the default route among them: nodes' addresses are the longer match.
 func (a *Authority) checkRoute(prefix netip.Prefix) error {
 	if !prefix.IsValid() || prefix.Addr().Is4In6() || prefix.Addr().Zone() != "" {
 		return fmt.Errorf("%w: %s is not a route", ErrPrefix, prefix)

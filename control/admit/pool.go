@@ -97,8 +97,9 @@ func overlapping(prefix netip.Prefix, others []netip.Prefix) (netip.Prefix, bool
 	return netip.Prefix{}, false
 }
 
-// freeShared picks one of the free /16 of 100.64.0.0/10 at random, so that two networks that meet on one machine
-// rarely have the same. 100.100.0.0/16 is left out: clouds and other overlays answer on well-known addresses there.
+// freeShared picks one of the free /16 of 100.64.0.0/10 at random, so that two networks that meet on one
+// machine rarely have the same. 100.100.0.0/16 is left out: clouds and other overlays answer on well-known
+// addresses there.
 func freeShared(avoid []netip.Prefix, random io.Reader) (netip.Prefix, error) {
 	var free []netip.Prefix
 	for i := range byte(sharedCount) {
@@ -153,7 +154,8 @@ func (a *Authority) withAddresses(tx *store.Tx, node store.Node) (store.Node, er
 	return node, nil
 }
 
-// nextAddress takes the lowest address that was never given out, else the one whose revoked node lost it first.
+// nextAddress takes the lowest address that was never given out, else the one whose revoked node lost it
+// first.
 func nextAddress(tx *store.Tx, prefix netip.Prefix) (netip.Addr, error) {
 	used, err := tx.Cursor(prefix)
 	if err != nil {
@@ -188,7 +190,8 @@ func capacity(prefix netip.Prefix) uint64 {
 	return 1<<min(hostBits, poolBitsIPv6-1) - 1
 }
 
-// addressAt returns the address of the node that is number index, from 0, in prefix. The prefix's own is skipped.
+// addressAt returns the address of the node that is number index, from 0, in prefix. The prefix's own is
+// skipped.
 func addressAt(prefix netip.Prefix, index uint64) netip.Addr {
 	raw := prefix.Addr().AsSlice()
 	sum := new(big.Int).SetBytes(raw)

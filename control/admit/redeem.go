@@ -10,11 +10,11 @@ import (
 	"github.com/aethertunnel/aethertunnel/crypto/token"
 )
 
-// Redeem admits the node that made the request, if the invite's secret and its signature allow. Concurrent calls for
-// a one-use invite admit one node; the same node may call again (see the package comment). Routes in the request are
-// put on offer; those of the invite are approved. Errors: [ErrInviteUnknown], [ErrInviteExpired], [ErrInviteUsed],
-// [ErrRequest], [ErrRevoked], [ErrGatewayNode], [ErrPoolExhausted], [ErrPrefix], [ErrPrefixConflict], and those of
-// the store.
+// Redeem admits the node that made the request, if the invite's secret and its signature allow. Concurrent
+// calls for a one-use invite admit one node; the same node may call again (see the package comment). Routes
+// in the request are put on offer; those of the invite are approved. Errors: [ErrInviteUnknown],
+// [ErrInviteExpired], [ErrInviteUsed], [ErrRequest], [ErrRevoked], [ErrGatewayNode], [ErrPoolExhausted],
+// [ErrPrefix], [ErrPrefixConflict], and those of the store.
 //
 // Without a usable invite a stranger's request costs a hash and a look-up, and changes nothing.
 func (a *Authority) Redeem(r JoinRequest, proof Proof) (Admission, error) {
@@ -57,7 +57,10 @@ func (a *Authority) redeem(tx *store.Tx, hash [32]byte, r JoinRequest) (store.No
 	node, err := a.admitted(tx, id)
 	if errors.Is(err, ErrUnknownNode) {
 		wanted := SanitizeName(r.Name, SanitizeName(invite.Name, "node"))
-		node = store.Node{ID: id, Public: r.Public, Role: store.RoleMember, Created: a.now(), Name: uniqueName(tx, wanted)}
+		node = store.Node{
+			ID: id, Public: r.Public, Role: store.RoleMember, Created: a.now(),
+			Name: uniqueName(tx, wanted),
+		}
 		err = nil
 	}
 	if err != nil {
@@ -99,9 +102,9 @@ func (a *Authority) withCertificate(node store.Node) (store.Node, error) {
 	return a.ca.issue(request, a.config.Random)
 }
 
-// AuthenticateBearer returns the node of a stock client by its token, and makes it at the first use. The token then
-// stays good until the node is revoked. Any failure matches [ErrBearer]; the cause behind it is for the gateway's own
-// log. Bearer tokens prove nothing about a key: such sessions are classical.
+// AuthenticateBearer returns the node of a stock client by its token, and makes it at the first use. The
+// token then stays good until the node is revoked. Any failure matches [ErrBearer]; the cause behind it is
+// for the gateway's own log. Bearer tokens prove nothing about a key: such sessions are classical.
 func (a *Authority) AuthenticateBearer(text string) (store.Node, error) {
 	secret, err := token.ParseBearer(text)
 	if err != nil {

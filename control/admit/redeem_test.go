@@ -42,7 +42,8 @@ func TestRedeemErrors(t *testing.T) {
 	wantError(t, "no keys", redeem(JoinRequest{Name: "a", Signature: signed.Signature}, good), ErrRequest)
 	session := Proof{Secret: good.Secret, Binding: bytes.Repeat([]byte{1}, MinBinding)}
 	wantError(t, "request from another session", redeem(signed, session), ErrRequest)
-	wantError(t, "short binding", redeem(signed, Proof{Secret: good.Secret, Binding: good.Binding[1:]}), ErrRequest)
+	wantError(t, "short binding", redeem(signed, Proof{Secret: good.Secret, Binding: good.Binding[1:]}),
+		ErrRequest)
 	second := w.invite(InviteOptions{Uses: 1})
 	wantError(t, "request for another invite", redeem(signed, second), ErrRequest)
 	own := w.Network().Prefixes[0].Addr().String() + "/24"
@@ -76,7 +77,8 @@ func TestRedeemAgain(t *testing.T) {
 	}
 	w.restart()
 	w.clock.advance(time.Minute)
-	again := Proof{Secret: proof.Secret, Binding: bytes.Repeat([]byte{7}, MinBinding)} // the answer was lost, and the session
+	again := Proof{Secret: proof.Secret, Binding: bytes.Repeat([]byte{7},
+		MinBinding)} // the answer was lost, and the session
 	second, err := w.Redeem(request(t, key, "laptop", again), again)
 	if err != nil || fmt.Sprint(first) != fmt.Sprint(second) {
 		t.Errorf("the second answer differs: %v", err)
@@ -228,7 +230,10 @@ func TestBearer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	route := netip.MustParsePrefix("192.168.9.0/24")
-	secret, _, err := w.Invite(InviteOptions{Uses: 1, TTL: time.Hour, Stock: true, Name: "Phone", Routes: []netip.Prefix{route}})
+	secret, _, err := w.Invite(InviteOptions{
+		Uses: 1, TTL: time.Hour, Stock: true, Name: "Phone",
+		Routes: []netip.Prefix{route},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,14 +252,16 @@ func TestBearer(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, node := range found {
-		if node.ID != found[0].ID || node.Name != "phone" || !node.Stock || !slices.Equal(node.Addresses, found[0].Addresses) {
+		if node.ID != found[0].ID || node.Name != "phone" || !node.Stock ||
+			!slices.Equal(node.Addresses, found[0].Addresses) {
 			t.Errorf("%+v", node)
 		}
 	}
 	if invites, err := w.Invites(); err != nil || invites[0].UsesLeft != 0 {
 		t.Errorf("%+v, %v", invites, err)
 	}
-	if routes, err := w.Routes(); err != nil || len(routes) != 1 || routes[0].Prefix != route || routes[0].Approved.IsZero() {
+	if routes, err := w.Routes(); err != nil || len(routes) != 1 || routes[0].Prefix != route ||
+		routes[0].Approved.IsZero() {
 		t.Errorf("routes %+v, %v", routes, err)
 	}
 	w.clock.advance(10 * keepExpired) // longer than any invite lives
@@ -321,7 +328,8 @@ func TestInviteOptions(t *testing.T) {
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	lan, office, spare := netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("fd77::/64"), netip.MustParsePrefix("10.0.0.0/8")
+	lan, office := netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("fd77::/64")
+	spare := netip.MustParsePrefix("10.0.0.0/8")
 	key := newKey(t)
 	proof := w.invite(InviteOptions{Uses: 1, Routes: []netip.Prefix{lan}})
 	if _, err := w.Redeem(request(t, key, "router", proof, lan.String(), office.String()), proof); err != nil {
@@ -340,7 +348,8 @@ func TestRoutes(t *testing.T) {
 		}
 	}
 	expect(
-		"192.168.1.0/24 offered=true approved=true inforce=true\nfd77::/64 offered=true approved=false inforce=false\n")
+		"192.168.1.0/24 offered=true approved=true inforce=true\n" +
+			"fd77::/64 offered=true approved=false inforce=false\n")
 	if route, err := w.ApproveRoute("router", office); err != nil || !route.InForce() {
 		t.Errorf("%+v, %v", route, err)
 	}
@@ -362,7 +371,8 @@ func TestRoutes(t *testing.T) {
 	if routes, err := w.Routes(); err != nil || len(routes) != 3 {
 		t.Errorf("%+v, %v", routes, err)
 	}
-	if own, err := w.OfferRoutes(w.Network().Gateway, []netip.Prefix{lan}); err != nil || len(own) != 1 || !own[0].InForce() {
+	if own, err := w.OfferRoutes(w.Network().Gateway, []netip.Prefix{lan}); err != nil || len(own) != 1 ||
+		!own[0].InForce() {
 		t.Errorf("the gateway's own: %+v, %v", own, err)
 	}
 	if _, err := w.Revoke("router"); err != nil {

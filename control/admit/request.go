@@ -35,7 +35,9 @@ type JoinRequest struct {
 }
 
 // NewJoinRequest makes a request signed with key for one invite and one session. Errors: [ErrRequest].
-func NewJoinRequest(key *identity.Private, name string, routes []netip.Prefix, proof Proof) (JoinRequest, error) {
+func NewJoinRequest(
+	key *identity.Private, name string, routes []netip.Prefix, proof Proof,
+) (JoinRequest, error) {
 	r := JoinRequest{Public: key.Public(), Name: name, Routes: slices.Clone(routes)}
 	message, err := r.signed(proof)
 	if err != nil {
@@ -51,8 +53,8 @@ func NewJoinRequest(key *identity.Private, name string, routes []netip.Prefix, p
 type Proof struct {
 	// Secret is the secret of the invite.
 	Secret token.Secret
-	// Binding ties the request to one TLS session: at least [MinBinding] bytes that both ends export from it (RFC
-	// 8446 section 7.5).
+	// Binding ties the request to one TLS session: at least [MinBinding] bytes that both ends export from it
+	// (RFC 8446 section 7.5).
 	Binding []byte
 }
 
@@ -68,7 +70,8 @@ func (r JoinRequest) verify(proof Proof) error {
 	return nil
 }
 
-// signed returns what the signature is over: the binding with its length, the hash of the secret, the request.
+// signed returns what the signature is over: the binding with its length, the hash of the secret, the
+// request.
 func (r JoinRequest) signed(proof Proof) ([]byte, error) {
 	if len(proof.Binding) < MinBinding || len(proof.Binding) > MaxRequest {
 		return nil, fmt.Errorf("%w: channel binding of %d bytes", ErrRequest, len(proof.Binding))
@@ -117,8 +120,8 @@ func (r JoinRequest) appendUnsigned(out []byte) ([]byte, error) {
 	return out, nil
 }
 
-// ParseJoinRequest reads the form of [JoinRequest.MarshalBinary]. It reads at most [MaxRequest] bytes, accepts one
-// encoding per request, and does not check the signature. Errors: [ErrRequest].
+// ParseJoinRequest reads the form of [JoinRequest.MarshalBinary]. It reads at most [MaxRequest] bytes,
+// accepts one encoding per request, and does not check the signature. Errors: [ErrRequest].
 func ParseJoinRequest(data []byte) (JoinRequest, error) {
 	if len(data) > MaxRequest {
 		return JoinRequest{}, fmt.Errorf("%w: %d bytes", ErrRequest, len(data))

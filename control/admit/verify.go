@@ -11,10 +11,10 @@ import (
 	"github.com/aethertunnel/aethertunnel/crypto/identity"
 )
 
-// VerifyInvited checks the certificate chain that an invitee got in the TLS handshake, before it says anything: the
-// keys in the leaf must make the id that the invite names, and the leaf must be inside its time. The TLS handshake
-// has proven the Ed25519 key; the ML-DSA-65 key is in the certificate. It returns the gateway's keys. Errors:
-// [ErrWrongGateway], [ErrCertificate], [*ValidityError].
+// VerifyInvited checks the certificate chain that an invitee got in the TLS handshake, before it says
+// anything: the keys in the leaf must make the id that the invite names, and the leaf must be inside its
+// time. The TLS handshake has proven the Ed25519 key; the ML-DSA-65 key is in the certificate. It returns the
+// gateway's keys. Errors: [ErrWrongGateway], [ErrCertificate], [*ValidityError].
 func VerifyInvited(chain []*x509.Certificate, gateway identity.ID, now time.Time) (identity.Public, error) {
 	if len(chain) == 0 || len(chain) > maxChain {
 		return identity.Public{}, fmt.Errorf("%w: chain of %d", ErrCertificate, len(chain))
@@ -35,8 +35,8 @@ func VerifyInvited(chain []*x509.Certificate, gateway identity.ID, now time.Time
 	return public, checkTime(leaf, now)
 }
 
-// VerifyGateway checks the chain of a gateway whose network m has joined: signed by that network's authority, for
-// that gateway's keys, inside its time. Errors: [ErrWrongNetwork], [ErrWrongGateway], [ErrCertificate],
+// VerifyGateway checks the chain of a gateway whose network m has joined: signed by that network's authority,
+// for that gateway's keys, inside its time. Errors: [ErrWrongNetwork], [ErrWrongGateway], [ErrCertificate],
 // [*ValidityError].
 func VerifyGateway(chain []*x509.Certificate, m store.Membership, now time.Time) error {
 	ca, err := x509.ParseCertificate(m.CACertificate)
@@ -53,8 +53,8 @@ func VerifyGateway(chain []*x509.Certificate, m store.Membership, now time.Time)
 	return checkTime(chain[0], now)
 }
 
-// verifyLeaf checks everything about a leaf except its time, and returns the id in it. Whatever the authority's key
-// did not sign counts as another network's.
+// verifyLeaf checks everything about a leaf except its time, and returns the id in it. Whatever the
+// authority's key did not sign counts as another network's.
 func verifyLeaf(
 	chain []*x509.Certificate, ca *x509.Certificate, network store.NetworkID, use x509.ExtKeyUsage,
 ) (identity.ID, error) {

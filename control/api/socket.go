@@ -11,7 +11,7 @@ const (
 	RunDir = "/run/aetherd"
 	// DefaultState is the state directory of the system's own daemon.
 	DefaultState = "/var/lib/aetherd"
-	// maxSocketPath is what fits into sockaddr_un on every system we build for, less the name of the draft.
+	// maxSocketPath is what fits into sockaddr_un (104 bytes) on every system we build for, less the name of the draft.
 	maxSocketPath = 90
 )
 

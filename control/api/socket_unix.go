@@ -14,19 +14,32 @@ import (
 // group is the group whose members may talk to the daemon, where it exists.
 const group = "aetherd"
 
-// listenPrivate creates the socket inside a directory of its own that nobody else may enter and moves it into place when its
-// permissions are right, so that there is no instant at which others may connect.
+// draftSuffix makes the name of the directory in which a socket is created. Its name is always the same, so that the
+// next start finds what a crash left there.
+const draftSuffix = ".new"
+
+// listenPrivate creates the socket inside a directory of its own that nobody else may enter and moves it into place
+// when its permissions are right, so that there is no instant at which others may connect.
 func listenPrivate(path string) (net.Listener, error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	private, err := os.MkdirTemp(dir, ".s")
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(private) //nolint:errcheck // an empty directory at worst
+	private := path + draftSuffix
 	draft := filepath.Join(private, "s")
+	for _, left := range []string{draft, private} {
+		if err := os.Remove(left); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if err := os.Mkdir(private, 0o700); err != nil {
+		return nil, err
+	}
+	defer os.Remove(private) //nolint:errcheck // empty, and otherwise the next start removes it
+	return listenDraft(draft, path)
+}
+
+// listenDraft listens at draft and moves the socket to path.
+func listenDraft(draft, path string) (net.Listener, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: draft, Net: "unix"})
 	if err != nil {
 		return nil, err

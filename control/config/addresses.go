@@ -18,7 +18,9 @@ func parseListen(text string) (ListenAddr, *fault) {
 	const remedy = `write addr:port, for example ":443", "192.0.2.1:443" or "[2001:db8::1]:443"`
 	host, portText, err := net.SplitHostPort(text)
 	if err != nil {
-		return ListenAddr{}, &fault{message: fmt.Sprintf("%q is not an address with a port", shorten(text)), remedy: remedy}
+		return ListenAddr{}, &fault{
+			message: fmt.Sprintf("%q is not an address with a port", shorten(text)), remedy: remedy,
+		}
 	}
 	port, f := parsePort(portText)
 	if f != nil {
@@ -115,7 +117,8 @@ func checkListen(c *Config) []fault {
 			})
 		case l.Addr.IsValid() && l.Addr.IsMulticast():
 			faults = append(faults, fault{
-				element: i, message: fmt.Sprintf("%s is a multicast address", l.Addr), remedy: "use an address of this host",
+				element: i, message: fmt.Sprintf("%s is a multicast address", l.Addr),
+				remedy: "use an address of this host",
 			})
 		}
 		for _, earlier := range list[:i] {
@@ -230,8 +233,8 @@ func prefixFault(p netip.Prefix) (fault, bool) {
 	return fault{}, false
 }
 
-// specialPrefixes lists what cannot be routed between hosts: "this network", loopback, link-local, multicast and
-// reserved space (RFC 6890, RFC 5771, RFC 4291). Any half of the whole space touches one of them too.
+// specialPrefixes lists what cannot be routed between hosts: "this network", loopback, link-local, multicast
+// and reserved space (RFC 6890, RFC 5771, RFC 4291). Any half of the whole space touches one of them too.
 func specialPrefixes() [10]netip.Prefix {
 	return [...]netip.Prefix{
 		netip.MustParsePrefix("0.0.0.0/8"),

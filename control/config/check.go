@@ -88,7 +88,8 @@ func checkName(c *Config) []fault {
 	if name == "" {
 		return nil
 	}
-	remedy := fmt.Sprintf("use 1 to %d letters, digits and hyphens, for example %q", maxNameBytes, NodeName(name))
+	remedy := fmt.Sprintf("use 1 to %d letters, digits and hyphens, for example %q", maxNameBytes,
+		NodeName(name))
 	switch {
 	case len(name) > maxNameBytes:
 		return whole(fmt.Sprintf("has %d bytes, more than %d", len(name), maxNameBytes), remedy)
@@ -167,8 +168,8 @@ func checkTogether(c *Config) []fault {
 	return faults
 }
 
-// overlaps reports members that repeat or overlap an earlier one; what is wrong by itself is left out, since a
-// default route overlaps everything.
+// overlaps reports members that repeat or overlap an earlier one; what is wrong by itself is left out, since
+// a default route overlaps everything.
 func overlaps(list []netip.Prefix) []fault {
 	var faults []fault
 	for i, p := range list {

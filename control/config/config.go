@@ -45,7 +45,8 @@ type Gateway struct {
 	Listen []ListenAddr
 	// Advertise holds the addresses that invites carry; empty means every usable one that is found.
 	Advertise []HostPort
-	// Network holds the prefixes of a new network, at most one of each family; empty means chosen at first start.
+	// Network holds the prefixes of a new network, at most one of each family; empty means chosen at first
+	// start.
 	Network []netip.Prefix
 	// PortMapping says whether the router is asked to forward the port.
 	PortMapping PortMapping
@@ -98,27 +99,30 @@ func (c Config) Source(key string) (Source, bool) {
 	return s, ok
 }
 
-// Equal reports whether both hold the same values, wherever those came from; an absent list equals an empty one.
+// Equal reports whether both hold the same values, wherever those came from; an absent list equals an empty
+// one.
 func (c Config) Equal(o Config) bool {
 	return !slices.ContainsFunc(keyTable(), func(k keySpec) bool { return k.render(&c) != k.render(&o) })
 }
 
-// Load reads and checks the file at path. The error is an [*Error] with every problem found; when it is not nil
-// the returned Config is the default one. A missing file answers errors.Is(err, fs.ErrNotExist).
+// Load reads and checks the file at path. The error is an [*Error] with every problem found; when it is not
+// nil the returned Config is the default one. A missing file answers errors.Is(err, fs.ErrNotExist).
 func Load(path string) (Config, error) {
 	c, problems, cause := load(path)
 	return finish(c, problems, cause)
 }
 
-// Parse reads and checks data as if it were the content of the file called name, under the same rules as [Load].
+// Parse reads and checks data as if it were the content of the file called name, under the same rules as
+// [Load].
 func Parse(name string, data []byte) (Config, error) {
 	c, problems := parse(name, data)
 	return finish(c, problems, nil)
 }
 
-// Resolve reads the file at path, lays flags over it and checks both the file and the result. A file that does
-// not exist is taken as empty unless required is set, which it should be when the user named the path.
-// The error is an [*Error] with every problem found; when it is not nil the returned Config is the default one.
+// Resolve reads the file at path, lays flags over it and checks both the file and the result. A file that
+// does not exist is taken as empty unless required is set, which it should be when the user named the path.
+// The error is an [*Error] with every problem found; when it is not nil the returned Config is the default
+// one.
 func Resolve(path string, required bool, flags Flags) (Config, error) {
 	c, problems, cause := load(path)
 	if !required && errors.Is(cause, fs.ErrNotExist) {
@@ -158,7 +162,8 @@ var (
 	errTooLarge   = fmt.Errorf("larger than %d bytes", MaxFileBytes)
 )
 
-// readFile refuses everything but a regular file, because reading a pipe or a device could block or never end.
+// readFile refuses everything but a regular file, because reading a pipe or a device could block or never
+// end.
 func readFile(path string) (data []byte, err error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -116,7 +117,7 @@ func TestFullValues(t *testing.T) {
 	if !ok || s.Line != 6 || s.Column != 7 || s.File != "testdata/good/full.toml" {
 		t.Errorf("source of node.mtu: %+v, %v", s, ok)
 	}
-	if got := c.Gateway.Listen[2].String() + " " + c.Gateway.Listen[1].String(); got != ":8443 [2001:db8::1]:443" {
+	if got := fmt.Sprint(c.Gateway.Listen[1:]); got != "[[2001:db8::1]:443 :8443]" {
 		t.Errorf("listen addresses print as %s", got)
 	}
 	if c.Log.Level.Slog() != slog.LevelDebug || LogLevel("x").Slog() != slog.LevelInfo {
@@ -227,7 +228,7 @@ func TestResolveMissingFile(t *testing.T) {
 }
 
 func TestCheckRole(t *testing.T) {
-	c, err := Parse("m.toml", []byte("[node]\nname = \"a\"\n[gateway]\nlisten = \":443\"\nport_mapping = \"off\"\n"))
+	c, err := Parse("m.toml", []byte("[node]\nname = 'a'\n[gateway]\nlisten = ':443'\nport_mapping = 'off'\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// decoder walks one decoded file. The TOML library stops at the first value of a wrong type, so that values are
-// taken one by one and converted here; only syntax errors end the walk.
+// decoder walks one decoded file. The TOML library stops at the first value of a wrong type, so that values
+// are taken one by one and converted here; only syntax errors end the walk.
 type decoder struct {
 	file     string
 	text     string
@@ -26,7 +26,7 @@ type decoder struct {
 // decode lays the values of a file over c and reports everything that has no place or no right form in it.
 func decode(c *Config, file string, data []byte) []Problem {
 	if len(data) > MaxFileBytes {
-		return []Problem{{File: file, Message: "cannot be read: " + errTooLarge.Error(), Remedy: readRemedy(errTooLarge)}}
+		return []Problem{{File: file, Message: readMessage(errTooLarge), Remedy: readRemedy(errTooLarge)}}
 	}
 	text := string(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
 	if p := guard(file, text); p != nil {
@@ -64,7 +64,8 @@ func syntaxProblem(file string, err error) Problem {
 	if !errors.As(err, &parseError) {
 		return p
 	}
-	p.Line, p.Column, p.Key = parseError.Position.Line, parseError.Position.Col, shorten(printable(parseError.LastKey))
+	p.Line, p.Column = parseError.Position.Line, parseError.Position.Col
+	p.Key = shorten(printable(parseError.LastKey))
 	p.Message = "is not valid TOML: " + strings.TrimSuffix(lowerFirst(printable(parseError.Message)), ".")
 	switch {
 	case strings.Contains(parseError.Message, "already been defined"),

@@ -9,9 +9,9 @@ import (
 // commented out: it changes nothing as it is, and a key takes effect when its "#" is removed.
 func Example() string {
 	var b strings.Builder
-	b.WriteString("# Configuration of aetherd (TOML). Every key is optional; the values shown are the defaults.\n")
-	b.WriteString("# To change one, remove the \"#\" before it. A flag on the command line overrides the file.\n")
-	b.WriteString("# `aetherd config check FILE` reads a file and names every mistake without changing anything.\n")
+	b.WriteString("# Configuration of aetherd (TOML). Every key is optional, the values shown are defaults.\n" +
+		"# To change one, remove the \"#\" before it. A flag on the command line overrides the file.\n" +
+		"# `aetherd config check FILE` reads a file and names every mistake, changing nothing.\n")
 	defaults, section := Default(), ""
 	for _, k := range keyTable() {
 		if k.section() != section {

@@ -9,13 +9,15 @@ import (
 )
 
 // Flags is the overlay of the command line: the flags that were given, with their texts. The zero value is an
-// overlay of none. Values are not judged when set; [Resolve] reports all wrong ones at once, each by its flag.
+// overlay of none. Values are not judged when set; [Resolve] reports all wrong ones at once, each by its
+// flag.
 type Flags struct {
 	given map[string][]string
 }
 
-// Set records the value of the flag called name (without dashes). A flag of a list key takes a comma-separated
-// list and adds to what was given before; any other flag replaces it. The error says that no such flag exists.
+// Set records the value of the flag called name (without dashes). A flag of a list key takes a
+// comma-separated list and adds to what was given before; any other flag replaces it. The error says that no
+// such flag exists.
 func (f *Flags) Set(name, text string) error {
 	k, ok := flagKey(name)
 	if !ok {
@@ -37,8 +39,8 @@ func (f *Flags) Set(name, text string) error {
 // IsSet reports whether the flag was given.
 func (f Flags) IsSet(name string) bool { return len(f.given[name]) > 0 }
 
-// Value gives the flag called name in the form the cobra and pflag packages register; nil when no key has that
-// flag. The names and their help come from [Keys].
+// Value gives the flag called name in the form the cobra and pflag packages register; nil when no key has
+// that flag. The names and their help come from [Keys].
 func (f *Flags) Value(name string) *FlagValue {
 	if _, ok := flagKey(name); !ok {
 		return nil

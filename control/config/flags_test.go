@@ -29,13 +29,14 @@ func setFlags(t *testing.T, pairs ...string) Flags {
 
 func TestFlagsOverride(t *testing.T) {
 	path := writeFile(t, "[node]\nname = \"file\"\nmtu = 1300\n[gateway]\nnetwork = [\"100.80.0.0/16\"]\n")
-	flags := setFlags(t, "name", "flag", "network", "10.7.0.0/16, fd00:1::/48", "advertise-routes", "10.1.0.0/24",
-		"advertise-routes", "10.2.0.0/24", "mtu", "1290", "state", "relative")
+	flags := setFlags(t, "name", "flag", "network", "10.7.0.0/16, fd00:1::/48", "mtu", "1290",
+		"advertise-routes", "10.1.0.0/24", "advertise-routes", "10.2.0.0/24", "state", "relative")
 	c, err := Resolve(path, true, flags)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Node.Name != "flag" || c.Node.MTU != 1290 || len(c.Gateway.Network) != 2 || len(c.Routes.Advertise) != 2 {
+	if c.Node.Name != "flag" || c.Node.MTU != 1290 || len(c.Gateway.Network) != 2 ||
+		len(c.Routes.Advertise) != 2 {
 		t.Errorf("flags do not win: %+v", c)
 	}
 	if !filepath.IsAbs(c.Node.State) || filepath.Base(c.Node.State) != "relative" {
@@ -108,7 +109,8 @@ func TestOverlayKeepsConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := base.clone()
-	if _, problems := setFlags(t, "advertise-routes", "10.5.0.0/24", "name", "x").overlay(base); problems != nil {
+	flags := setFlags(t, "advertise-routes", "10.5.0.0/24", "name", "x")
+	if _, problems := flags.overlay(base); problems != nil {
 		t.Fatal(problems)
 	}
 	if _, touched := base.Source("node.name"); touched || !base.Equal(before) {

@@ -178,7 +178,7 @@ func oneOf[T ~string](get func(*Config) T, allowed ...T) func(*Config) []fault {
 		if near, ok := nearest(string(value), words); ok {
 			remedy = fmt.Sprintf("did you mean %q? (one of %s)", near, strings.Join(words, ", "))
 		}
-		return []fault{{element: -1, message: fmt.Sprintf("%q is not known", shorten(string(value))), remedy: remedy}}
+		return whole(fmt.Sprintf("%q is not known", shorten(string(value))), remedy)
 	}
 }
 

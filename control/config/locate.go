@@ -20,8 +20,8 @@ const (
 	maxUnknown = 2 * maxProblems
 )
 
-// locator is a decoding target that takes any value and then fails on purpose: the library reveals the place of
-// a value only inside an error.
+// locator is a decoding target that takes any value and then fails on purpose: the library reveals the place
+// of a value only inside an error.
 type locator struct{ value any }
 
 var errLocated = errors.New("located")

@@ -88,8 +88,8 @@ func (l ListenAddr) covers(o ListenAddr) bool {
 	return l.Addr.IsUnspecified() && o.Addr.IsValid() && l.Addr.Is4() == o.Addr.Is4()
 }
 
-// HostPort is an address under which others reach this gateway. Host is an IP address without brackets or a DNS
-// name, which dialers resolve anew at every connect.
+// HostPort is an address under which others reach this gateway. Host is an IP address without brackets or a
+// DNS name, which dialers resolve anew at every connect.
 type HostPort struct {
 	Host string
 	Port uint16

@@ -62,15 +62,16 @@ func TestRFC9484Section4_7_1Empty(t *testing.T) {
 
 // A malformed assignment of one family does not cost the other.
 func TestAssignOneFamilyMalformed(t *testing.T) {
+	const addr6 = "20010db8000000000000000000000007"
 	good4 := "0004c000020b20"
-	good6 := "0006" + "20010db8000000000000000000000007" + "80"
+	good6 := "0006" + addr6 + "80"
 	for name, c := range map[string]struct {
 		body string
 		want []netip.Prefix
 	}{
-		"ipv6 prefix too long":   {good4 + "0006" + "20010db8000000000000000000000007" + "81", prefixes("192.0.2.11/32")},
-		"ipv6 host bits":         {"0006" + "20010db8000000000000000000000007" + "40" + good4, prefixes("192.0.2.11/32")},
-		"ipv6 is a mapped ipv4":  {"0006" + "00000000000000000000ffffc000020b" + "80" + good4, prefixes("192.0.2.11/32")},
+		"ipv6 prefix too long":   {good4 + "0006" + addr6 + "81", prefixes("192.0.2.11/32")},
+		"ipv6 host bits":         {"0006" + addr6 + "40" + good4, prefixes("192.0.2.11/32")},
+		"ipv6 is a mapped ipv4":  {"000600000000000000000000ffffc000020b80" + good4, prefixes("192.0.2.11/32")},
 		"ipv4 prefix too long":   {"0004c000020b80" + good6, prefixes("2001:db8::7/128")},
 		"ipv4 host bits":         {good6 + "0004c000020b18", prefixes("2001:db8::7/128")},
 		"one of two of a family": {"0004c000020b18" + good4, prefixes("192.0.2.11/32")},

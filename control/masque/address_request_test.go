@@ -68,7 +68,8 @@ func TestRequestLimit(t *testing.T) {
 	if _, _, err := ParseAddressRequest(bytes.Repeat(entry, MaxAddressEntries)); err != nil {
 		t.Errorf("at the limit: %v", err)
 	}
-	if _, _, err := ParseAddressRequest(bytes.Repeat(entry, MaxAddressEntries+1)); !errors.Is(err, errExcessive) {
+	_, _, err := ParseAddressRequest(bytes.Repeat(entry, MaxAddressEntries+1))
+	if !errors.Is(err, errExcessive) {
 		t.Errorf("beyond the limit: %v", err)
 	}
 }

@@ -23,7 +23,7 @@ func TestCapsuleReader(t *testing.T) {
 	}{{capsuleAddressAssign, 0}, {0x1234567, 0}, {CapsuleLane, MaxCapsuleBytes}, {capsuleDatagram, 0}} {
 		ct, body, err := r.next()
 		if err != nil || ct != want.t || len(body) != want.bytes {
-			t.Fatalf("got %#x with %d bytes, %v; want %#x with %d", uint64(ct), len(body), err, uint64(want.t), want.bytes)
+			t.Fatalf("got %#x with %d bytes, %v; want %+v", uint64(ct), len(body), err, want)
 		}
 	}
 	if _, _, err := r.next(); !errors.Is(err, io.EOF) || errors.Is(err, errMalformed) {
@@ -43,7 +43,8 @@ func TestRFC9297Section3_3Truncated(t *testing.T) {
 		}
 	}
 	broken := io.MultiReader(bytes.NewReader(whole[:20]), iotest.ErrReader(errRunning))
-	if _, _, err := newCapsuleReader(broken).next(); !errors.Is(err, errRunning) || errors.Is(err, errMalformed) {
+	_, _, err := newCapsuleReader(broken).next()
+	if !errors.Is(err, errRunning) || errors.Is(err, errMalformed) {
 		t.Fatalf("transport error became %v", err)
 	}
 }

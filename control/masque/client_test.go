@@ -12,7 +12,15 @@ import (
 )
 
 // dialHandler dials a server with the given handler.
-func dialHandler(t *testing.T, ctx context.Context, server *http3.Server) (*Session, *http.Response, error) {
+func dialHandler(
+	t *testing.T, ctx context.Context, handler http.HandlerFunc,
+) (*Session, *http.Response, error) {
+	t.Helper()
+	return dialServer(t, ctx, NewServer(handler))
+}
+
+// dialServer dials a server.
+func dialServer(t *testing.T, ctx context.Context, server *http3.Server) (*Session, *http.Response, error) {
 	t.Helper()
 	serverTLS, clientTLS := testTLS(t, RequireHybrid)
 	addr := serveHTTP3(t, server, serverTLS)
@@ -26,10 +34,10 @@ func dialHandler(t *testing.T, ctx context.Context, server *http3.Server) (*Sess
 // RFC 9484 section 4.4 says what a request looks like.
 func TestRFC9484Section4_4Request(t *testing.T) {
 	requests := make(chan *http.Request, 1)
-	_, _, err := dialHandler(t, t.Context(), NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	_, _, err := dialHandler(t, t.Context(), func(w http.ResponseWriter, r *http.Request) {
 		requests <- r
 		w.WriteHeader(http.StatusTeapot)
-	})))
+	})
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -44,12 +52,12 @@ func TestRFC9484Section4_4Request(t *testing.T) {
 // RFC 9484 section 4.5: anything but 2xx is a failure; 1xx is skipped.
 func TestRFC9484Section4_5Refused(t *testing.T) {
 	for _, status := range []int{301, 403, 503} {
-		_, rsp, err := dialHandler(t, t.Context(), NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, rsp, err := dialHandler(t, t.Context(), func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusEarlyHints)
 			w.Header().Set("X-Reason", "closed")
 			w.WriteHeader(status)
 			_, _ = w.Write([]byte(strings.Repeat("x", 3*maxRefusalBytes)))
-		})))
+		})
 		var refused *StatusError
 		if !errors.As(err, &refused) || refused.StatusCode != status || rsp == nil || rsp.StatusCode != status {
 			t.Fatalf("%d: %v, %v", status, rsp, err)
@@ -64,18 +72,18 @@ func TestRFC9484Section4_5Refused(t *testing.T) {
 }
 
 func TestTooManyInformationalResponses(t *testing.T) {
-	_, _, err := dialHandler(t, t.Context(), NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	_, _, err := dialHandler(t, t.Context(), func(w http.ResponseWriter, _ *http.Request) {
 		for range maxInformational + 1 {
 			w.WriteHeader(http.StatusEarlyHints)
 		}
-	})))
+	})
 	if err == nil || !strings.Contains(err.Error(), "informational") {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestServerWithoutDatagrams(t *testing.T) {
-	_, _, err := dialHandler(t, t.Context(), &http3.Server{Handler: http.NotFoundHandler()})
+	_, _, err := dialServer(t, t.Context(), &http3.Server{Handler: http.NotFoundHandler()})
 	if !errors.Is(err, ErrNoDatagrams) {
 		t.Errorf("got %v", err)
 	}
@@ -114,11 +122,11 @@ func TestServerWithoutExtendedConnect(t *testing.T) {
 func TestDialEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	done := make(chan struct{})
-	_, _, err := dialHandler(t, ctx, NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	_, _, err := dialHandler(t, ctx, func(_ http.ResponseWriter, r *http.Request) {
 		defer close(done)
 		cancel(errRunning)
 		<-r.Context().Done()
-	})))
+	})
 	if !errors.Is(err, errRunning) {
 		t.Errorf("got %v", err)
 	}

@@ -90,7 +90,8 @@ func TestRFC9484Section10_1TooLarge(t *testing.T) {
 		s := NewSession(str)
 		for _, size := range []int{c.want + 1, 1500, 9000, 65535} {
 			var tooLarge *PacketTooLargeError
-			if err := s.SendPacket(packetOf(4, size)); !errors.As(err, &tooLarge) || tooLarge.MaxPacketBytes != c.want {
+			err := s.SendPacket(packetOf(4, size))
+			if !errors.As(err, &tooLarge) || tooLarge.MaxPacketBytes != c.want {
 				t.Errorf("stream %d: %d bytes: %v", c.id, size, err)
 			}
 		}

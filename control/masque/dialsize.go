@@ -91,15 +91,19 @@ func dialSizes[C any](
 }
 
 // sizeMayCure reports whether a failed handshake may succeed with smaller packets:
-// not if the caller gave up or the peer has answered.
+// not if the caller gave up, the peer has answered or its certificate was refused.
+// quic-go hides a failed write (EMSGSIZE) in an INTERNAL_ERROR of its own that does not
+// unwrap to it.
 func sizeMayCure(ctx context.Context, err error) bool {
 	if ctx.Err() != nil {
 		return false
 	}
 	var transport *quic.TransportError
+	if errors.As(err, &transport) {
+		return !transport.Remote && transport.ErrorCode == quic.InternalError
+	}
 	var application *quic.ApplicationError
 	var version *quic.VersionNegotiationError
 	var reset *quic.StatelessResetError
-	return !errors.As(err, &transport) && !errors.As(err, &application) &&
-		!errors.As(err, &version) && !errors.As(err, &reset)
+	return !errors.As(err, &application) && !errors.As(err, &version) && !errors.As(err, &reset)
 }

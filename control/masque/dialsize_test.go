@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,7 +24,8 @@ type attempt struct {
 func TestDialSizes(t *testing.T) {
 	lost := &quic.IdleTimeoutError{}
 	refused := &quic.TransportError{ErrorCode: 0x12a}
-	tooLong := &net.OpError{Op: "write", Err: syscall.EMSGSIZE}
+	busy := &quic.TransportError{Remote: true, ErrorCode: quic.ConnectionRefused}
+	tooLong := &quic.TransportError{ErrorCode: quic.InternalError}
 	never := time.Hour
 	for name, c := range map[string]struct {
 		attempts  map[uint16]attempt
@@ -56,13 +56,19 @@ func TestDialSizes(t *testing.T) {
 			attempts: map[uint16]attempt{1320: {after: 50 * time.Millisecond, err: refused}},
 			err:      refused, tried: []uint16{1320}, took: 50 * time.Millisecond,
 		},
+		"peer is busy": {
+			attempts: map[uint16]attempt{1320: {after: 50 * time.Millisecond, err: busy}},
+			err:      busy, tried: []uint16{1320}, took: 50 * time.Millisecond,
+		},
 		"peer refuses the second": {
 			attempts: map[uint16]attempt{1320: {after: never}, 1200: {after: 50 * time.Millisecond, err: refused}},
 			err:      refused, tried: []uint16{1320, 1200}, took: PacketSizeFallbackDelay + 50*time.Millisecond,
 		},
 		"both lost": {
-			attempts: map[uint16]attempt{1320: {after: 5 * time.Second, err: lost}, 1200: {after: 5 * time.Second, err: lost}},
-			err:      lost, tried: []uint16{1320, 1200}, took: PacketSizeFallbackDelay + 5*time.Second,
+			attempts: map[uint16]attempt{
+				1320: {after: 5 * time.Second, err: lost}, 1200: {after: 5 * time.Second, err: lost},
+			},
+			err: lost, tried: []uint16{1320, 1200}, took: PacketSizeFallbackDelay + 5*time.Second,
 		},
 		"caller gives up": {
 			attempts: map[uint16]attempt{1320: {after: never}, 1200: {after: never}},
@@ -159,7 +165,12 @@ func TestHandshakeOnSmallPaths(t *testing.T) {
 	for _, c := range []struct {
 		pathBytes int // of an IPv4 packet
 		size      uint16
-	}{{1378, PreferredPacketSize}, {1347, SmallestPacketSize}, {1280, SmallestPacketSize}, {1228, SmallestPacketSize}} {
+	}{
+		{1378, PreferredPacketSize},
+		{1347, SmallestPacketSize},
+		{1280, SmallestPacketSize},
+		{1228, SmallestPacketSize},
+	} {
 		serverTLS, clientTLS := testTLS(t, RequireHybrid)
 		g := &gateway{owned: []string{"100.64.0.2/32"}}
 		addr := serveHTTP3(t, NewServer(newGateway(t, HandlerConfig[string]{}, g)), serverTLS)
@@ -208,7 +219,8 @@ func TestInitialSizes(t *testing.T) {
 	client := netip.MustParseAddrPort("192.0.2.1:4000")
 	mapped := netip.MustParseAddrPort("[::ffff:192.0.2.1]:4000")
 	other := netip.MustParseAddrPort("192.0.2.1:4001")
-	initial := func(n int) []byte { b := make([]byte, n); b[0] = 0xc3; return b }
+	long := func(first byte, n int) []byte { b := make([]byte, n); b[0] = first; return b }
+	initial := func(n int) []byte { return long(0xc3, n) }
 	check := func(when string, want uint16) {
 		t.Helper()
 		if got := s.PacketSize(mapped); got != want {
@@ -223,7 +235,7 @@ func TestInitialSizes(t *testing.T) {
 	check("1319 bytes", SmallestPacketSize)
 	s.Observe(client, initial(1320))
 	check("1320 bytes", PreferredPacketSize)
-	for _, b := range [][]byte{{}, initial(1199), append([]byte{0x43}, make([]byte, 1300)...), append([]byte{0xe3}, make([]byte, 1300)...)} {
+	for _, b := range [][]byte{{}, initial(1199), long(0x43, 1300), long(0xe3, 1300)} {
 		s.Observe(client, b) // none of them an Initial of a client
 	}
 	check("other packets", PreferredPacketSize)

@@ -35,8 +35,9 @@
 // it again. What happens where the path is smaller depends on who notices:
 //
 //   - the sender's own interface is too small: the first write of a client fails
-//     with EMSGSIZE and so does the dial, at once, if InitialPacketSize was set;
-//     if it was left 0 (1,280) quic-go goes on with 1,200;
+//     with EMSGSIZE and so does the dial, at once, if InitialPacketSize was set (as a
+//     local INTERNAL_ERROR that quotes the error but does not unwrap to it); if it
+//     was left 0 (1,280) quic-go goes on with 1,200;
 //   - a router further on is too small: packets carry DF and quic-go's sockets use
 //     the PROBE mode, which ignores ICMP, so the packets vanish and the dial ends
 //     after the handshake timeout;

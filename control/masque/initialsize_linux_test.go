@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -84,7 +85,10 @@ func TestOwnLinkTooSmall(t *testing.T) {
 	dial := func(ctx context.Context, size uint16) (*quic.Conn, error) {
 		return dialing.Dial(ctx, server.LocalAddr(), clientTLS, QUICConfig(size))
 	}
-	if _, err := dial(t.Context(), PreferredPacketSize); !errors.Is(err, syscall.EMSGSIZE) {
+	_, err = dial(t.Context(), PreferredPacketSize)
+	var local *quic.TransportError
+	if !errors.As(err, &local) || local.Remote || local.ErrorCode != quic.InternalError ||
+		!strings.Contains(err.Error(), syscall.EMSGSIZE.Error()) {
 		t.Errorf("dial with %d: %v", PreferredPacketSize, err)
 	}
 	conn, size, err := DialPacketSizes(t.Context(), dial)

@@ -21,7 +21,8 @@ func TestPrefixesToRanges(t *testing.T) {
 		"adjacent":  {prefixes("10.0.1.0/24", "10.0.0.0/24"), []IPRange{ipRange("10.0.0.0", "10.0.1.255", 0)}},
 		"contained": {prefixes("10.0.0.0/8", "10.0.1.0/24"), []IPRange{ipRange("10.0.0.0", "10.255.255.255", 0)}},
 		"apart": {prefixes("10.0.2.0/24", "10.0.0.0/24", "fd00::7/128"), []IPRange{
-			ipRange("10.0.0.0", "10.0.0.255", 0), ipRange("10.0.2.0", "10.0.2.255", 0), ipRange("fd00::7", "fd00::7", 0),
+			ipRange("10.0.0.0", "10.0.0.255", 0), ipRange("10.0.2.0", "10.0.2.255", 0),
+			ipRange("fd00::7", "fd00::7", 0),
 		}},
 		"families touch": {prefixes("255.255.255.255/32", "::/128"), []IPRange{
 			ipRange("255.255.255.255", "255.255.255.255", 0), ipRange("::", "::", 0),

@@ -168,20 +168,6 @@ func newLoopback(t testing.TB, clientSize uint16) (client *Session, server *runn
 	return client, <-g.sessions
 }
 
-// runClient runs a session of a client until the test ends.
-func runClient(t testing.TB, s *Session) *running {
-	t.Helper()
-	r := &running{Session: s, events: make(chan Event, 100), result: make(chan error, 1)}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r.result <- s.Run(ctx, func(e Event) { r.events <- e })
-	}()
-	t.Cleanup(func() { cancel(); <-done })
-	return r
-}
-
 func TestLoopback(t *testing.T) {
 	s, server := newLoopback(t, PreferredPacketSize)
 	client := runClient(t, s)
@@ -201,7 +187,8 @@ func TestLoopback(t *testing.T) {
 		t.Errorf("request %v", request)
 	}
 	second := next[AddressAssignment](t, client)
-	if !slices.Equal(second.Prefixes(), owned) || second.Addresses[1].RequestID != request.Requests[1].RequestID {
+	if !slices.Equal(second.Prefixes(), owned) ||
+		second.Addresses[1].RequestID != request.Requests[1].RequestID {
 		t.Errorf("second assignment %v", second)
 	}
 	// An inner packet of 1,280 bytes fits both ways from the start.

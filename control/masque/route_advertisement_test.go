@@ -36,28 +36,33 @@ func TestRFC9484Section4_7_3Format(t *testing.T) {
 
 // orderCases are lists that follow or break the rules of RFC 9484 section 4.7.3.
 func orderCases() map[string]struct {
-	ranges []IPRange
 	ok     bool
+	ranges []IPRange
 } {
+	low, high := ipRange("10.0.0.0", "10.0.0.9", 0), ipRange("10.0.1.0", "10.0.1.9", 0)
+	only := func(r IPRange, protocol uint8) IPRange { r.Protocol = protocol; return r }
+	part := ipRange("10.0.0.5", "10.0.0.6", 0)
 	return map[string]struct {
-		ranges []IPRange
 		ok     bool
+		ranges []IPRange
 	}{
-		"adjacent":            {[]IPRange{ipRange("10.0.0.0", "10.0.0.9", 0), ipRange("10.0.0.10", "10.0.0.20", 0)}, true},
-		"one address":         {[]IPRange{ipRange("10.0.0.1", "10.0.0.1", 0)}, true},
-		"everything":          {[]IPRange{ipRange("0.0.0.0", "255.255.255.255", 0), ipRange("::", "ff::", 0)}, true},
-		"two protocols":       {[]IPRange{ipRange("10.0.0.0", "10.0.0.9", 6), ipRange("10.0.0.0", "10.0.0.9", 17)}, true},
-		"version descends":    {[]IPRange{ipRange("::1", "::2", 0), ipRange("10.0.0.0", "10.0.0.9", 0)}, false},
-		"protocol descends":   {[]IPRange{ipRange("10.0.0.0", "10.0.0.9", 17), ipRange("10.0.1.0", "10.0.1.9", 6)}, false},
-		"address descends":    {[]IPRange{ipRange("10.0.1.0", "10.0.1.9", 0), ipRange("10.0.0.0", "10.0.0.9", 0)}, false},
-		"overlap":             {[]IPRange{ipRange("10.0.0.0", "10.0.0.9", 0), ipRange("10.0.0.9", "10.0.0.20", 0)}, false},
-		"same twice":          {[]IPRange{ipRange("::1", "::2", 6), ipRange("::1", "::2", 6)}, false},
-		"end before start":    {[]IPRange{ipRange("10.0.0.9", "10.0.0.0", 0)}, false},
-		"within all":          {[]IPRange{ipRange("10.0.0.0", "10.0.0.9", 0), ipRange("10.0.0.5", "10.0.0.6", 6)}, false},
-		"around all":          {[]IPRange{ipRange("10.0.0.5", "10.0.0.6", 0), ipRange("10.0.0.0", "10.0.0.9", 6)}, false},
-		"beside all":          {[]IPRange{ipRange("10.0.0.5", "10.0.0.6", 0), ipRange("10.0.0.7", "10.0.0.9", 6)}, true},
-		"second protocol too": {[]IPRange{ipRange("::5", "::6", 0), ipRange("::7", "::9", 6), ipRange("::1", "::5", 17)}, false},
-		"other version only":  {[]IPRange{ipRange("0.0.0.0", "9.9.9.9", 0), ipRange("::5", "::6", 6)}, true},
+		"adjacent":          {true, []IPRange{low, ipRange("10.0.0.10", "10.0.0.20", 0)}},
+		"one address":       {true, []IPRange{ipRange("10.0.0.1", "10.0.0.1", 0)}},
+		"everything":        {true, []IPRange{ipRange("0.0.0.0", "255.255.255.255", 0), ipRange("::", "ff::", 0)}},
+		"two protocols":     {true, []IPRange{only(low, 6), only(low, 17)}},
+		"version descends":  {false, []IPRange{ipRange("::1", "::2", 0), low}},
+		"protocol descends": {false, []IPRange{only(low, 17), only(high, 6)}},
+		"address descends":  {false, []IPRange{high, low}},
+		"overlap":           {false, []IPRange{low, ipRange("10.0.0.9", "10.0.0.20", 0)}},
+		"same twice":        {false, []IPRange{ipRange("::1", "::2", 6), ipRange("::1", "::2", 6)}},
+		"end before start":  {false, []IPRange{ipRange("10.0.0.9", "10.0.0.0", 0)}},
+		"within all":        {false, []IPRange{low, only(part, 6)}},
+		"around all":        {false, []IPRange{part, only(low, 6)}},
+		"beside all":        {true, []IPRange{part, ipRange("10.0.0.7", "10.0.0.9", 6)}},
+		"second protocol too": {false, []IPRange{
+			ipRange("::5", "::6", 0), ipRange("::7", "::9", 6), ipRange("::1", "::5", 17),
+		}},
+		"other version only": {true, []IPRange{ipRange("0.0.0.0", "9.9.9.9", 0), ipRange("::5", "::6", 6)}},
 	}
 }
 
@@ -110,7 +115,8 @@ func TestRouteLimit(t *testing.T) {
 	if _, err := ParseRouteAdvertisement(body); err != nil {
 		t.Errorf("at the limit: %v", err)
 	}
-	if _, err := AppendRouteAdvertisement(nil, RouteAdvertisement{Ranges: ranges}); !errors.Is(err, errExcessive) {
+	_, err = AppendRouteAdvertisement(nil, RouteAdvertisement{Ranges: ranges})
+	if !errors.Is(err, errExcessive) {
 		t.Errorf("encoded beyond the limit: %v", err)
 	}
 	body = append(body, mustHex(t, "04ffff0000ffff000000")...)
@@ -122,7 +128,8 @@ func TestRouteLimit(t *testing.T) {
 func TestRangeContains(t *testing.T) {
 	r := ipRange("10.0.0.5", "10.0.0.9", 6)
 	for addr, want := range map[string]bool{
-		"10.0.0.4": false, "10.0.0.5": true, "10.0.0.9": true, "10.0.0.10": false, "::ffff:10.0.0.6": false, "::1": false,
+		"10.0.0.4": false, "10.0.0.5": true, "10.0.0.9": true, "10.0.0.10": false,
+		"::ffff:10.0.0.6": false, "::1": false,
 	} {
 		if got := r.Contains(netip.MustParseAddr(addr), 6); got != want {
 			t.Errorf("%s: %t", addr, got)

@@ -240,7 +240,6 @@ func (s *Session) endOrderly(cause error) error {
 	if err := s.str.SetWriteDeadline(time.Now().Add(closeFlush)); err != nil {
 		return fmt.Errorf("close connect-ip session: %w", err)
 	}
-	s.wakeWriter()
 	return nil
 }
 

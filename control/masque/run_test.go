@@ -23,15 +23,21 @@ type running struct {
 	result chan error
 }
 
-// runSession runs a session over str until the test ends.
-func runSession(t *testing.T, str Stream) *running {
+// runSession runs a new session over str until the test ends.
+func runSession(t testing.TB, str Stream) *running {
 	t.Helper()
-	r := &running{Session: NewSession(str), events: make(chan Event, 100), result: make(chan error, 1)}
+	return runClient(t, NewSession(str))
+}
+
+// runClient runs a session until the test ends.
+func runClient(t testing.TB, s *Session) *running {
+	t.Helper()
+	r := &running{Session: s, events: make(chan Event, 100), result: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.result <- r.Run(ctx, func(e Event) { r.events <- e })
+		r.result <- s.Run(ctx, func(e Event) { r.events <- e })
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	return r
@@ -157,7 +163,11 @@ func TestNewestStateIsNeverLost(t *testing.T) {
 		var b []byte
 		for i := range updates {
 			last := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
-			routes, _ := AppendRouteAdvertisement(nil, RouteAdvertisement{Ranges: []IPRange{{Start: last, End: last}}})
+			one := RouteAdvertisement{Ranges: []IPRange{{Start: last, End: last}}}
+			routes, err := AppendRouteAdvertisement(nil, one)
+			if err != nil {
+				t.Error(err)
+			}
 			b = appendCapsule(b, capsuleRouteAdvertisement, routes)
 		}
 		_, _ = peer.Write(b)
@@ -182,6 +192,8 @@ func TestNewestStateIsNeverLost(t *testing.T) {
 // RFC 9297 section 3.3 and the rules of RFC 9484 section 4.7 that say "MUST abort".
 func TestRFC9484Section4_7MustAbort(t *testing.T) {
 	capsule := func(t CapsuleType, body ...byte) []byte { return appendCapsule(nil, t, body) }
+	tooLong := make([]byte, MaxCapsuleBytes+1)
+	tooMany := bytes.Repeat([]byte{0, 4, 1, 2, 3, 4, 32}, MaxAddressEntries+1)
 	overlap := []byte{4, 10, 0, 0, 0, 10, 0, 0, 9, 0, 4, 10, 0, 0, 5, 10, 0, 0, 6, 6}
 	descending := []byte{4, 10, 0, 0, 9, 10, 0, 0, 9, 0, 4, 10, 0, 0, 5, 10, 0, 0, 6, 0}
 	for name, c := range map[string]struct {
@@ -189,12 +201,12 @@ func TestRFC9484Section4_7MustAbort(t *testing.T) {
 		code   http3.ErrCode
 	}{
 		"4.7.1 malformed":      {capsule(capsuleAddressAssign, 0, 5, 1, 2, 3, 4, 32), http3.ErrCodeMessageError},
-		"4.7.1 too many":       {capsule(capsuleAddressAssign, bytes.Repeat([]byte{0, 4, 1, 2, 3, 4, 32}, 1025)...), http3.ErrCodeExcessiveLoad},
+		"4.7.1 too many":       {capsule(capsuleAddressAssign, tooMany...), http3.ErrCodeExcessiveLoad},
 		"4.7.2 no entry":       {capsule(capsuleAddressRequest), http3.ErrCodeMessageError},
 		"4.7.2 request id 0":   {capsule(capsuleAddressRequest, 0, 4, 0, 0, 0, 0, 32), http3.ErrCodeMessageError},
 		"4.7.3 order":          {capsule(capsuleRouteAdvertisement, descending...), http3.ErrCodeMessageError},
 		"4.7.3 overlap of all": {capsule(capsuleRouteAdvertisement, overlap...), http3.ErrCodeMessageError},
-		"too long":             {capsule(CapsuleMap, make([]byte, MaxCapsuleBytes+1)...), http3.ErrCodeExcessiveLoad},
+		"too long":             {capsule(CapsuleMap, tooLong...), http3.ErrCodeExcessiveLoad},
 	} {
 		r, peer := peerWrites(t, c.stream)
 		err := <-r.result
@@ -251,7 +263,8 @@ func TestRFC9297Section3_2UnknownSkipped(t *testing.T) {
 		t.Errorf("assigned %v", a)
 	}
 	st := r.Stats()
-	if st.CapsulesUnknown != 1 || st.CapsulesDatagram != 1 || st.CapsulesForeign != 3 || st.AddressesMalformed != 1 {
+	if st.CapsulesUnknown != 1 || st.CapsulesDatagram != 1 || st.CapsulesForeign != 3 ||
+		st.AddressesMalformed != 1 {
 		t.Errorf("counted %+v", st)
 	}
 }
@@ -437,6 +450,41 @@ func TestPing(t *testing.T) {
 	}
 	if err := client.SendPrivate(CapsuleMap, make([]byte, MaxPrivateBytes+1)); !errors.Is(err, errExcessive) {
 		t.Errorf("too long: %v", err)
+	}
+}
+
+// An answer that comes twice finds nobody waiting the second time.
+func TestEchoAnsweredTwice(t *testing.T) {
+	c, peer := newFakePair(0)
+	r := runSession(t, c)
+	pinged := make(chan error, 1)
+	go func() {
+		_, err := r.Ping(t.Context())
+		pinged <- err
+	}()
+	_, body, err := newCapsuleReader(peer).next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, err := ParsePrivate(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, id, ok := parseEcho(payload)
+	if !ok {
+		t.Fatalf("report %x", payload)
+	}
+	answer, err := AppendPrivate(nil, appendEcho(nil, reportEchoAnswer, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := appendCapsule(appendCapsule(nil, CapsuleReport, answer), CapsuleReport, answer)
+	if _, err := peer.Write(appendCapsule(both, capsuleAddressAssign, nil)); err != nil {
+		t.Fatal(err)
+	}
+	next[AddressAssignment](t, r)
+	if err := <-pinged; err != nil || r.Stats().EchoAnswersUnexpected != 1 {
+		t.Errorf("ping: %v; %d unexpected answers", err, r.Stats().EchoAnswersUnexpected)
 	}
 }
 

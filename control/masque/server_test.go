@@ -18,7 +18,8 @@ import (
 )
 
 // rawRequest sends any request over HTTP/3 and returns status, header and content.
-func rawRequest(t *testing.T, conn *http3.ClientConn, method, authority, path, protocol string, header http.Header,
+func rawRequest(
+	t *testing.T, conn *http3.ClientConn, method, authority, path, protocol string, header http.Header,
 ) (int, http.Header, string) {
 	t.Helper()
 	u, err := url.Parse("https://" + authority + path)
@@ -174,7 +175,8 @@ func newFakeWriter() *fakeWriter {
 
 func connectIPRequest(t *testing.T) *http.Request {
 	t.Helper()
-	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET " + Path + " HTTP/1.1\r\nHost: g\r\n\r\n")))
+	text := "GET " + Path + " HTTP/1.1\r\nHost: g\r\n\r\n"
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(text)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +218,8 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 		for range maxPendingRequests {
 			count[<-statuses]++
 		}
-		if count[http.StatusForbidden] != maxPendingRequests/2 || count[http.StatusRequestTimeout] != maxPendingRequests/2 {
+		const half = maxPendingRequests / 2
+		if count[http.StatusForbidden] != half || count[http.StatusRequestTimeout] != half {
 			t.Errorf("answers %v", count)
 		}
 		if d := time.Since(start); d != AuthorizeTimeout {

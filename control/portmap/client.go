@@ -53,15 +53,17 @@ type Config struct {
 	InternalPort uint16
 	// Lifetime is the lifetime to ask for; 0 means DefaultLifetime.
 	Lifetime time.Duration
-	// Nonce binds the mapping to its owner in PCP (RFC 6887 section 11.1). A caller that keeps the same value over
-	// restarts can renew and delete the mapping of a run that crashed; zero means a random one for this Client.
+	// Nonce binds the mapping to its owner in PCP (RFC 6887 section 11.1). A caller that keeps the same value
+	// over restarts can renew and delete the mapping of a run that crashed; zero means a random one for this
+	// Client.
 	Nonce [12]byte
 	// Description is shown by UPnP routers beside the mapping; empty means "aetherd".
 	Description string
-	// Control, if not nil, is called on every socket before it is bound, for socket options such as a firewall mark.
+	// Control, if not nil, is called on every socket before it is bound, for socket options such as a firewall
+	// mark.
 	Control func(network, address string, c syscall.RawConn) error
-	// OnEvent, if not nil, is called from Run's goroutine whenever the external address, the protocol or the trouble
-	// changes. It must not block.
+	// OnEvent, if not nil, is called from Run's goroutine whenever the external address, the protocol or the
+	// trouble changes. It must not block.
 	OnEvent func(Event)
 	// Logger, if not nil, gets debug and warning records; no record is a secret.
 	Logger *slog.Logger
@@ -81,15 +83,17 @@ type Mapping struct {
 type Event struct {
 	// Mapping is the present mapping; its External is not valid when there is none.
 	Mapping Mapping
-	// Err is nil when the mapping can be advertised. Otherwise it wraps or is a *[NoAnswerError], *[RefusedError] or
-	// *[DoubleNATError] (then Mapping is set but leads nowhere), or an error of the operating system.
+	// Err is nil when the mapping can be advertised. Otherwise it wraps or is a *[NoAnswerError],
+	// *[RefusedError] or *[DoubleNATError] (then Mapping is set but leads nowhere), or an error of the operating
+	// system.
 	Err error
 }
 
 // Usable reports whether the mapping can be advertised to others.
 func (e Event) Usable() bool { return e.Err == nil && e.Mapping.External.IsValid() }
 
-// Client keeps one mapping. Its methods may be called from any goroutine; Run may be called again after it returned.
+// Client keeps one mapping. Its methods may be called from any goroutine; Run may be called again after it
+// returned.
 type Client struct {
 	cfg       Config
 	log       *slog.Logger
@@ -161,7 +165,8 @@ func (cfg *Config) complete() error {
 	case cfg.Lifetime == 0:
 		cfg.Lifetime = DefaultLifetime
 	case cfg.Lifetime < MinLifetime || cfg.Lifetime > MaxLifetime:
-		return fmt.Errorf("port mapping: lifetime %s is not between %s and %s", cfg.Lifetime, MinLifetime, MaxLifetime)
+		return fmt.Errorf("port mapping: lifetime %s is not between %s and %s", cfg.Lifetime, MinLifetime,
+			MaxLifetime)
 	}
 	if cfg.Nonce == [12]byte{} {
 		_, _ = rand.Read(cfg.Nonce[:]) // never fails, crypto/rand ends the program instead
@@ -186,8 +191,8 @@ func (c *Client) Current() Event {
 // DroppedAnnouncements counts router announcements that arrived faster than they were judged.
 func (c *Client) DroppedAnnouncements() uint64 { return c.dropped.Load() }
 
-// Refresh makes Run ask the router again at once, for a caller that saw the network change or the host wake up.
-// It never blocks; several calls before Run reacts count as one.
+// Refresh makes Run ask the router again at once, for a caller that saw the network change or the host wake
+// up. It never blocks; several calls before Run reacts count as one.
 func (c *Client) Refresh() {
 	select {
 	case c.refresh <- struct{}{}:

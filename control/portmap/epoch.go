@@ -2,8 +2,8 @@ package portmap
 
 import "time"
 
-// The routers count the seconds since they last lost their mappings. Each protocol has its own rule for telling a
-// restart from clock drift; both compare with the time that passed on this host's monotonic clock.
+// The routers count the seconds since they last lost their mappings. Each protocol has its own rule for
+// telling a restart from clock drift; both compare with the time that passed on this host's monotonic clock.
 
 // pcpEpoch applies RFC 6887 section 8.5. The zero value has seen no response.
 type pcpEpoch struct {
@@ -12,7 +12,8 @@ type pcpEpoch struct {
 	at     time.Time
 }
 
-// observe takes the epoch time of a response received now and reports whether the router may have lost its state.
+// observe takes the epoch time of a response received now and reports whether the router may have lost its
+// state.
 func (e *pcpEpoch) observe(server uint32, now time.Time) (lost bool) {
 	previous := *e
 	*e = pcpEpoch{seen: true, server: int64(server), at: now}
@@ -34,8 +35,9 @@ type natpmpEpoch struct {
 	at     time.Time
 }
 
-// observe takes the seconds since the start of the epoch of a response received now and reports whether the router
-// has lost its state: the count is more than two seconds below what seven eighths of the passed time would give.
+// observe takes the seconds since the start of the epoch of a response received now and reports whether the
+// router has lost its state: the count is more than two seconds below what seven eighths of the passed time
+// would give.
 func (e *natpmpEpoch) observe(server uint32, now time.Time) (lost bool) {
 	previous := *e
 	*e = natpmpEpoch{seen: true, server: int64(server), at: now}

@@ -59,7 +59,8 @@ type RefusedError struct {
 
 // Error names the protocol, the reason and the remedy.
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("router refuses the %s mapping: %s (code %d); %s", e.Protocol, e.Reason, e.Code, e.Remedy())
+	return fmt.Sprintf("router refuses the %s mapping: %s (code %d); %s", e.Protocol, e.Reason, e.Code,
+		e.Remedy())
 }
 
 // Remedy says what the operator can do.
@@ -67,8 +68,8 @@ func (e *RefusedError) Remedy() string {
 	return fmt.Sprintf("allow port mappings for this host in the router or forward UDP port %d there", e.Port)
 }
 
-// DoubleNATError says that the mapping exists but leads nowhere, because the router's own external address is not
-// public: another router or the provider translates once more.
+// DoubleNATError says that the mapping exists but leads nowhere, because the router's own external address is
+// not public: another router or the provider translates once more.
 type DoubleNATError struct {
 	// Protocol is the one that granted the mapping.
 	Protocol Protocol
@@ -89,6 +90,6 @@ func (e *DoubleNATError) Remedy() string {
 		return "the provider translates addresses (CGNAT): ask it for a public IPv4 address, use IPv6, " +
 			"or run the gateway on a host with a public address"
 	}
-	return fmt.Sprintf("forward UDP port %d of the outer router to %s and name the public address with --advertise, "+
-		"or set the inner router to bridge mode", e.External.Port(), e.External.Addr())
+	return fmt.Sprintf("forward UDP port %d of the outer router to %s and name the public address with "+
+		"--advertise, or set the inner router to bridge mode", e.External.Port(), e.External.Addr())
 }

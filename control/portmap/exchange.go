@@ -23,8 +23,9 @@ type dialFunc func(ctx context.Context) (net.Conn, error)
 // retransmission gives how long to wait after the n-th transmission (from 0); false ends the exchange.
 type retransmission func(attempt int) (time.Duration, bool)
 
-// pcpRetransmission follows RFC 6887 section 8.1.1: three seconds, doubled each time, each with a random tenth more
-// or less. Three transmissions suffice on a LAN, so that the longest exchange takes 21 seconds and a bit.
+// pcpRetransmission follows RFC 6887 section 8.1.1: three seconds, doubled each time, each with a random
+// tenth more or less. Three transmissions suffice on a LAN, so that the longest exchange takes 21 seconds and
+// a bit.
 func pcpRetransmission() retransmission {
 	const (
 		initial  = 3 * time.Second
@@ -41,18 +42,20 @@ func pcpRetransmission() retransmission {
 	}
 }
 
-// natpmpRetransmission follows RFC 6886 section 3.1: a quarter of a second, doubled each time; six transmissions
-// instead of nine, so that the longest exchange takes 16 seconds.
+// natpmpRetransmission follows RFC 6886 section 3.1: a quarter of a second, doubled each time; six
+// transmissions instead of nine, so that the longest exchange takes 16 seconds.
 func natpmpRetransmission() retransmission {
 	const (
 		initial  = 250 * time.Millisecond
 		attempts = 6
 	)
-	return func(attempt int) (time.Duration, bool) { return initial << min(attempt, attempts), attempt < attempts }
+	return func(attempt int) (time.Duration, bool) {
+		return initial << min(attempt, attempts), attempt < attempts
+	}
 }
 
-// exchange sends request until accept takes an answer. accept reports false for a datagram that is not an answer to
-// this request; its error ends the exchange.
+// exchange sends request until accept takes an answer. accept reports false for a datagram that is not an
+// answer to this request; its error ends the exchange.
 func exchange(ctx context.Context, dial dialFunc, request []byte, wait retransmission,
 	accept func([]byte) (bool, error),
 ) (err error) {
@@ -93,7 +96,8 @@ func exchange(ctx context.Context, dial dialFunc, request []byte, wait retransmi
 }
 
 // readAnswer reads until accept takes a datagram, which done reports, or reading fails.
-func readAnswer(conn net.Conn, buf []byte, strays *int, accept func([]byte) (bool, error)) (done bool, err error) {
+func readAnswer(conn net.Conn, buf []byte, strays *int, accept func([]byte) (bool, error),
+) (done bool, err error) {
 	for {
 		n, err := conn.Read(buf)
 		if err != nil {
@@ -109,7 +113,8 @@ func readAnswer(conn net.Conn, buf []byte, strays *int, accept func([]byte) (boo
 	}
 }
 
-// answerError makes "connection refused", which an ICMP message causes, and a timeout both mean that nobody answers.
+// answerError makes "connection refused", which an ICMP message causes, and a timeout both mean that nobody
+// answers.
 func answerError(ctx context.Context, err error) error {
 	if cause := ctx.Err(); cause != nil {
 		return cause

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// maxXMLDepth is above what descriptions need: root, device, list, device, list, device, list, service, leaf.
+	// maxXMLDepth is above what descriptions need: root, device, list, device, list, device, list, service,
+	// leaf.
 	maxXMLDepth = 24
 	// maxServices bounds the services kept from one description.
 	maxServices = 8
@@ -115,8 +116,9 @@ func printable(s string) string {
 	}, s)
 }
 
-// walkXML calls end at the end of every element with the names down to it and the text directly inside it, cut to a
-// bound. It stops when end returns false. Recursion and entity expansion do not happen; the size is the caller's.
+// walkXML calls end at the end of every element with the names down to it and the text directly inside it,
+// cut to a bound. It stops when end returns false. Recursion and entity expansion do not happen; the size is
+// the caller's.
 func walkXML(data []byte, end func(path []string, text string) bool) error {
 	decoder := xml.NewDecoder(bytes.NewReader(data))
 	decoder.CharsetReader = latin1Reader
@@ -153,7 +155,8 @@ func walkXML(data []byte, end func(path []string, text string) bool) error {
 	}
 }
 
-// latin1Reader reads the single-byte encodings that old routers declare; what matters in their answers is ASCII.
+// latin1Reader reads the single-byte encodings that old routers declare; what matters in their answers is
+// ASCII.
 func latin1Reader(charset string, input io.Reader) (io.Reader, error) {
 	switch strings.ToLower(charset) {
 	case "utf8", "utf-8", "us-ascii", "ascii":

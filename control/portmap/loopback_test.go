@@ -3,6 +3,7 @@ package portmap
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -149,9 +150,18 @@ func TestUPnPPermanentLease(t *testing.T) {
 	}
 }
 
+// TestUPnPForeignMapping meets a port that another host holds, on a router that reports it and on one that
+// would overwrite it.
 func TestUPnPForeignMapping(t *testing.T) {
+	for _, overwrites := range []bool{false, true} {
+		t.Run(fmt.Sprintf("overwrites=%v", overwrites), func(t *testing.T) { testForeignMapping(t, overwrites) })
+	}
+}
+
+func testForeignMapping(t *testing.T, overwrites bool) {
+	t.Helper()
 	r := newFakeRouter(t)
-	r.upnp = true
+	r.upnp, r.overwrites = true, overwrites
 	r.mappings[443] = fakeMapping{client: "192.168.1.77", port: 443}
 	closePort(t, r)
 	events, stop := run(t, r, Config{})
@@ -195,13 +205,15 @@ func TestUPnPAddAny(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	r := newFakeRouter(t)
 	r.pcp, r.natpmp = true, true
 	r.pcpResult, r.natpmpResult = 2, 2
 	events, stop := run(t, r, Config{})
 	e := <-events
 	refused, ok := errors.AsType[*RefusedError](e.Err)
-	if !ok || refused.Protocol != PCP || refused.Code != 2 || !strings.Contains(e.Err.Error(), "forward UDP port 443") {
+	if !ok || refused.Protocol != PCP || refused.Code != 2 ||
+		!strings.Contains(e.Err.Error(), "forward UDP port 443") {
 		t.Errorf("got %v", e.Err)
 	}
 	if err := stop(); err != nil {
@@ -211,13 +223,15 @@ func TestRefused(t *testing.T) {
 
 // TestRefusedFallsBack shows that a refusal in one protocol does not keep the next from being asked.
 func TestRefusedFallsBack(t *testing.T) {
+	t.Parallel()
 	r := newFakeRouter(t)
-	r.pcp, r.upnp, r.pcpResult = true, true, 2
+	r.pcp, r.natpmp, r.upnp, r.pcpResult, r.natpmpResult = true, true, true, 2, 2
 	events, _ := run(t, r, Config{})
 	wantMapping(t, <-events, "203.0.113.5:443", UPnP)
 }
 
 func TestNoAnswer(t *testing.T) {
+	t.Parallel()
 	r := newFakeRouter(t)
 	closePort(t, r)
 	if err := r.ssdp.Close(); err != nil {
@@ -272,7 +286,9 @@ func TestHostileAnswers(t *testing.T) {
 		wrongNonce[24] ^= 1
 		wrongPort[41] ^= 1
 		wrongOpcode[1] = 0x82
-		for _, b := range [][]byte{{}, {0xff}, make([]byte, 1500), answer[:59], answer[:24], request, wrongNonce, wrongPort, wrongOpcode} {
+		for _, b := range [][]byte{
+			{}, {0xff}, make([]byte, 1500), answer[:59], answer[:24], request, wrongNonce, wrongPort, wrongOpcode,
+		} {
 			_, _ = r.udp.WriteToUDPAddrPort(b, from)
 		}
 		_, _ = other.WriteToUDPAddrPort(forged, from) // all correct, but from another source
@@ -337,8 +353,12 @@ func TestDescriptionSource(t *testing.T) {
 			r := newFakeRouter(t)
 			r.upnp = true
 			set(r)
-			if err := r.client(Config{}).protocols[2].probe(t.Context()); err == nil {
-				t.Error("accepted")
+			err := r.client(Config{}).protocols[2].probe(t.Context())
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if want := "more than 131072 bytes"; name == "endless" && !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %s", err, want)
 			}
 		})
 	}
@@ -468,7 +488,8 @@ func drain(found <-chan announcement) {
 
 func TestConfigErrors(t *testing.T) {
 	good := Config{
-		Gateway: netip.MustParseAddr("192.168.1.1"), LocalAddr: netip.MustParseAddr("192.168.1.2"), InternalPort: 443,
+		Gateway: netip.MustParseAddr("192.168.1.1"), LocalAddr: netip.MustParseAddr("192.168.1.2"),
+		InternalPort: 443,
 	}
 	if _, err := New(good); err != nil {
 		t.Fatal(err)
@@ -492,7 +513,8 @@ func TestConfigErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.protocols[2].probe(t.Context()); err == nil || !strings.Contains(err.Error(), "no interface has") {
+	err = c.protocols[2].probe(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "no interface has") {
 		t.Errorf("an address of nobody: %v", err)
 	}
 }

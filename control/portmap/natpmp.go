@@ -25,7 +25,8 @@ func (p *natpmpClient) probe(ctx context.Context) error {
 	return err
 }
 
-// acquire requests the mapping or its renewal, then the external address, which the mapping's answer leaves out.
+// acquire requests the mapping or its renewal, then the external address, which the mapping's answer leaves
+// out.
 func (p *natpmpClient) acquire(ctx context.Context, want request) (lease, error) {
 	datagram := appendNATPMPMapRequest(nil, p.internalPort, want.external.Port(), want.lifetime)
 	mapped, err := p.exchange(ctx, datagram, natpmpOpMapUDP, p.internalPort)

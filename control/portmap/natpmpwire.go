@@ -43,7 +43,8 @@ func appendNATPMPMapRequest(b []byte, internalPort, externalPort uint16, lifetim
 	return binary.BigEndian.AppendUint32(b, lifetimeSeconds(lifetime))
 }
 
-// parseNATPMPResponse reads a datagram as a response; false when it is none. A refusal may be as short as the header.
+// parseNATPMPResponse reads a datagram as a response; false when it is none. A refusal may be as short as the
+// header.
 func parseNATPMPResponse(b []byte) (r natpmpResponse, ok bool) {
 	if len(b) < natpmpHeaderBytes || b[0] != natpmpVersion || b[1] < natpmpResponseBit {
 		return natpmpResponse{}, false

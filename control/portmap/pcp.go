@@ -18,8 +18,8 @@ type pcpClient struct {
 
 func (p *pcpClient) name() Protocol { return PCP }
 
-// probe asks for an ANNOUNCE (RFC 6887 section 14.1), which changes nothing. Any answer in version 2 means that the
-// router speaks PCP, even one that refuses the operation.
+// probe asks for an ANNOUNCE (RFC 6887 section 14.1), which changes nothing. Any answer in version 2 means
+// that the router speaks PCP, even one that refuses the operation.
 func (p *pcpClient) probe(ctx context.Context) error {
 	request := appendPCPRequest(nil, pcpOpAnnounce, 0, p.local)
 	return exchange(ctx, p.dial, request, pcpRetransmission(), func(b []byte) (bool, error) {
@@ -35,8 +35,8 @@ func (p *pcpClient) probe(ctx context.Context) error {
 	})
 }
 
-// acquire requests the mapping or its renewal, which are the same in PCP: a router that lost its state creates it
-// anew, so that the answer's epoch needs no second request.
+// acquire requests the mapping or its renewal, which are the same in PCP: a router that lost its state
+// creates it anew, so that the answer's epoch needs no second request.
 func (p *pcpClient) acquire(ctx context.Context, want request) (lease, error) {
 	r, err := p.request(ctx, want.external, want.lifetime)
 	if err != nil {
@@ -63,7 +63,8 @@ func (p *pcpClient) announced(a announcement) bool {
 	return a.protocol == PCP && p.epoch.observe(a.epoch, a.at)
 }
 
-func (p *pcpClient) request(ctx context.Context, external netip.AddrPort, lifetime time.Duration) (pcpResponse, error) {
+func (p *pcpClient) request(ctx context.Context, external netip.AddrPort, lifetime time.Duration,
+) (pcpResponse, error) {
 	address := external.Addr()
 	if !address.IsValid() {
 		address = netip.IPv4Unspecified()

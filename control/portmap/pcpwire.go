@@ -61,8 +61,9 @@ func appendPCPMapRequest(b []byte, m pcpMap, lifetime time.Duration, client neti
 	return append(b, address[:]...)
 }
 
-// parsePCPResponse reads a datagram as a response, RFC 6887 section 7.2; false when it is none. It accepts a response of another version
-// only as the refusal of ours, which is how a NAT-PMP server answers (RFC 6886 section 3.5, RFC 6887 appendix A).
+// parsePCPResponse reads a datagram as a response, RFC 6887 section 7.2; false when it is none. It accepts a
+// response of another version only as the refusal of ours, which is how a NAT-PMP server answers (RFC 6886
+// section 3.5, RFC 6887 appendix A).
 func parsePCPResponse(b []byte) (r pcpResponse, ok bool) {
 	if len(b) < 4 || b[1]&pcpResponseBit == 0 {
 		return pcpResponse{}, false

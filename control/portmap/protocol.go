@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// protocol is one way to ask the router. The methods are called one at a time, except that the probes of different
-// protocols run beside each other.
+// protocol is one way to ask the router. The methods are called one at a time, except that the probes of
+// different protocols run beside each other.
 type protocol interface {
 	name() Protocol
 	// probe asks whether the router speaks the protocol and changes nothing there.
@@ -41,8 +41,9 @@ type announcement struct {
 	at       time.Time
 }
 
-// isPublic reports whether an address can be reached from the Internet: no private, shared, link-local, loopback,
-// benchmark or reserved one (RFC 6890). Documentation prefixes count as public, since nobody assigns them by mistake.
+// isPublic reports whether an address can be reached from the Internet: no private, shared, link-local,
+// loopback, benchmark or reserved one (RFC 6890). Documentation prefixes count as public, since nobody
+// assigns them by mistake.
 func isPublic(a netip.Addr) bool {
 	if !a.Is4() || a.IsPrivate() || !a.IsGlobalUnicast() || isShared(a) {
 		return false

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// fakeRouter plays a home router on the loopback. It is written from the protocol texts and shares no code with the
-// client.
+// fakeRouter plays a home router on the loopback. It is written from the protocol texts and shares no code
+// with the client.
 type fakeRouter struct {
 	t      *testing.T
 	udp    *net.UDPConn // PCP and NAT-PMP
@@ -24,18 +24,22 @@ type fakeRouter struct {
 	web    net.Listener
 	server *http.Server
 	start  time.Time
+	once   sync.Once
 
 	mu sync.Mutex
-	// What the router can do; tests set these before the client runs.
-	pcp, natpmp, upnp  bool
-	version            int // of IGD
-	external           [4]byte
-	lifetime           uint32 // granted at most, seconds
-	pcpResult          byte
-	natpmpResult       uint16
-	onlyPermanent      bool
-	before             func(r *fakeRouter, request []byte, from netip.AddrPort) // runs before the answer
-	location           string                                                   // overrides the description's address
+	// What the router can do; tests set these before serveAll.
+	pcp, natpmp, upnp bool
+	version           int // of IGD
+	external          [4]byte
+	lifetime          uint32 // granted at most, seconds
+	pcpResult         byte
+	natpmpResult      uint16
+	onlyPermanent     bool
+	// overwrites: the mapping of another host is replaced without a word.
+	overwrites bool
+	// before runs before every answer; location overrides the address of the description.
+	before             func(r *fakeRouter, request []byte, from netip.AddrPort)
+	location           string
 	descriptionHandler http.HandlerFunc
 	// What the router has.
 	mappings map[uint16]fakeMapping // by external port
@@ -51,34 +55,46 @@ type fakeMapping struct {
 
 func newFakeRouter(t *testing.T) *fakeRouter {
 	t.Helper()
-	loopback := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	return newFakeRouterAt(t, net.IPv4(127, 0, 0, 1), 0)
+}
+
+// newFakeRouterAt makes a router at an address; port is that of PCP and NAT-PMP, 0 for any.
+func newFakeRouterAt(t *testing.T, ip net.IP, port int) *fakeRouter {
+	t.Helper()
 	r := &fakeRouter{
 		t: t, start: time.Now(), external: [4]byte{203, 0, 113, 5}, lifetime: 1 << 31, version: 1,
 		mappings: make(map[uint16]fakeMapping),
 	}
 	var err error
-	if r.udp, err = net.ListenUDP("udp4", loopback); err != nil {
+	if r.udp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: ip, Port: port}); err != nil {
 		t.Fatal(err)
 	}
-	if r.ssdp, err = net.ListenUDP("udp4", loopback); err != nil {
+	if r.ssdp, err = net.ListenUDP("udp4", &net.UDPAddr{IP: ip}); err != nil {
 		t.Fatal(err)
 	}
-	if r.web, err = net.Listen("tcp4", "127.0.0.1:0"); err != nil {
+	if r.web, err = net.Listen("tcp4", net.JoinHostPort(ip.String(), "0")); err != nil {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /desc.xml", r.serveDescription)
 	mux.HandleFunc("POST /ctl", r.serveControl)
 	r.server = &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}
-	var wg sync.WaitGroup
-	wg.Go(func() { r.serve(r.udp, r.answer) })
-	wg.Go(func() { r.serve(r.ssdp, r.answerSearch) })
-	wg.Go(func() { _ = r.server.Serve(r.web) })
-	t.Cleanup(func() {
-		_, _, _ = r.udp.Close(), r.ssdp.Close(), r.server.Close()
-		wg.Wait()
-	})
+	t.Cleanup(func() { _, _, _ = r.udp.Close(), r.ssdp.Close(), r.web.Close() })
 	return r
+}
+
+// serveAll starts the router with the abilities set so far; calls after the first do nothing.
+func (r *fakeRouter) serveAll() {
+	r.once.Do(func() {
+		var wg sync.WaitGroup
+		wg.Go(func() { r.serve(r.udp, r.answer) })
+		wg.Go(func() { r.serve(r.ssdp, r.answerSearch) })
+		wg.Go(func() { _ = r.server.Serve(r.web) })
+		r.t.Cleanup(func() {
+			_, _, _ = r.udp.Close(), r.ssdp.Close(), r.server.Close()
+			wg.Wait()
+		})
+	})
 }
 
 func (r *fakeRouter) serve(conn *net.UDPConn, answer func([]byte, netip.AddrPort) []byte) {
@@ -94,9 +110,10 @@ func (r *fakeRouter) serve(conn *net.UDPConn, answer func([]byte, netip.AddrPort
 	}
 }
 
-// client makes a Client that speaks to this router.
+// client starts the router and makes a Client that speaks to it.
 func (r *fakeRouter) client(cfg Config) *Client {
 	r.t.Helper()
+	r.serveAll()
 	cfg.Gateway, cfg.LocalAddr = netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.1")
 	cfg.InternalPort = 443
 	c, err := newClient(cfg, places{
@@ -159,7 +176,8 @@ func (r *fakeRouter) answerPCP(b []byte) []byte {
 		return append(binary.BigEndian.AppendUint32(reply, r.epoch()), make([]byte, 12)...)
 	}
 	lifetime := min(binary.BigEndian.Uint32(b[4:]), r.lifetime)
-	nonce, internal, external := string(b[24:36]), binary.BigEndian.Uint16(b[40:]), binary.BigEndian.Uint16(b[42:])
+	nonce := string(b[24:36])
+	internal, external := binary.BigEndian.Uint16(b[40:]), binary.BigEndian.Uint16(b[42:])
 	client := netip.AddrFrom16([16]byte(b[8:24])).Unmap().String()
 	r.note("PCP MAP protocol %d internal %d external %d lifetime %d", b[36], internal, external, lifetime)
 	if r.pcpResult == 0 {
@@ -214,7 +232,8 @@ func (r *fakeRouter) answerSearch(b []byte, from netip.AddrPort) []byte {
 		r.before(r, b, from)
 	}
 	target := "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
-	if !r.upnp || !strings.HasPrefix(string(b), "M-SEARCH * HTTP/1.1\r\n") || !strings.Contains(string(b), target) {
+	if !r.upnp || !strings.HasPrefix(string(b), "M-SEARCH * HTTP/1.1\r\n") ||
+		!strings.Contains(string(b), target) {
 		return nil
 	}
 	location := r.location
@@ -231,7 +250,8 @@ func (r *fakeRouter) serveDescription(w http.ResponseWriter, q *http.Request) {
 		r.descriptionHandler(w, q)
 		return
 	}
-	fmt.Fprintf(w, `<?xml version="1.0"?><root xmlns="urn:schemas-upnp-org:device-1-0"><device><serviceList><service>
+	fmt.Fprintf(w, `<?xml version="1.0"?>
+<root xmlns="urn:schemas-upnp-org:device-1-0"><device><serviceList><service>
 <serviceType>urn:schemas-upnp-org:service:WANIPConnection:%d</serviceType><controlURL>/ctl</controlURL>
 </service></serviceList></device></root>`, r.version)
 }
@@ -263,8 +283,8 @@ func (r *fakeRouter) serveControl(w http.ResponseWriter, q *http.Request) {
 			`<errorDescription>no</errorDescription></UPnPError></detail></s:Fault></s:Body></s:Envelope>`, code)
 		return
 	}
-	fmt.Fprintf(w, `<s:Envelope xmlns:s="x"><s:Body><u:%[1]sResponse xmlns:u="y">%[2]s</u:%[1]sResponse></s:Body></s:Envelope>`,
-		match[1], fields)
+	fmt.Fprintf(w, `<s:Envelope xmlns:s="x"><s:Body>`+
+		`<u:%[1]sResponse xmlns:u="y">%[2]s</u:%[1]sResponse></s:Body></s:Envelope>`, match[1], fields)
 }
 
 func (r *fakeRouter) act(action string, a map[string]string) (fields string, code int) {
@@ -286,7 +306,7 @@ func (r *fakeRouter) act(action string, a map[string]string) (fields string, cod
 		if r.onlyPermanent && a["NewLeaseDuration"] != "0" {
 			return "", 725
 		}
-		if taken && held.client != a["NewInternalClient"] {
+		if taken && !r.overwrites && held.client != a["NewInternalClient"] {
 			if action == "AddPortMapping" {
 				return "", 718
 			}

@@ -20,16 +20,16 @@ const (
 	minRenewal = 4 * time.Second
 	// retryFirst and retryMost bound the pause after a round without a mapping.
 	retryFirst, retryMost = 30 * time.Second, 15 * time.Minute
-	// announcementDelay spreads the clients of a router that restarted; announcementPause is the least time between
-	// two renewals that announcements cause, since anybody on the LAN can forge one.
+	// announcementDelay spreads the clients of a router that restarted; announcementPause is the least time
+	// between two renewals that announcements cause, since anybody on the LAN can forge one.
 	announcementDelay, announcementPause = 5 * time.Second, 30 * time.Second
 	// announcementQueue is how many announcements wait for judgement.
 	announcementQueue = 4
 )
 
-// Run obtains the mapping and keeps it until ctx ends, then removes it within [ReleaseTimeout]. Trouble with the
-// router is reported through events and retried, so that the error is nil after an orderly end; it wraps the failure
-// when the mapping could not be removed, which then ends with its lifetime.
+// Run obtains the mapping and keeps it until ctx ends, then removes it within [ReleaseTimeout]. Trouble with
+// the router is reported through events and retried, so that the error is nil after an orderly end; it wraps
+// the failure when the mapping could not be removed, which then ends with its lifetime.
 func (c *Client) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
@@ -55,8 +55,8 @@ func protect(f func() error) (err error) {
 	return f()
 }
 
-// letGo removes the mapping that is held. Where the last request ended without an answer there may be one too, but
-// failing to remove that is no news.
+// letGo removes the mapping that is held. Where the last request ended without an answer there may be one
+// too, but failing to remove that is no news.
 func (c *Client) letGo(ctx context.Context) error {
 	p, granted := c.held, c.granted
 	c.held, c.granted = nil, false
@@ -156,8 +156,8 @@ func (c *Client) explain(failures []error) error {
 	return &NoAnswerError{Gateway: c.cfg.Gateway, Port: c.cfg.InternalPort, Tried: failures}
 }
 
-// probe asks in all protocols at once and gives an error or nil for each, errUnfinished for those it did not wait
-// for. It returns when the best one that answers is known or the grace after an answer has passed.
+// probe asks in all protocols at once and gives an error or nil for each, errUnfinished for those it did not
+// wait for. It returns when the best one that answers is known or the grace after an answer has passed.
 func (c *Client) probe(ctx context.Context) []error {
 	ctx, cancel := context.WithTimeout(ctx, probeWindow)
 	type result struct {
@@ -292,6 +292,7 @@ func lost(err error) bool {
 	return errors.As(err, &refused) || errors.Is(err, errNotSpoken)
 }
 
-// renewalIn gives the pause before a renewal when the mapping lives for another d: half of it and up to an eighth
-// more, so that repeated failures fall at a half, three quarters, seven eighths and so on (RFC 6887 section 11.2.1).
+// renewalIn gives the pause before a renewal when the mapping lives for another d: half of it and up to an
+// eighth more, so that repeated failures fall at a half, three quarters, seven eighths and so on (RFC 6887
+// section 11.2.1).
 func renewalIn(d time.Duration) time.Duration { return max(d/2+rand.N(d/8+1), minRenewal) }

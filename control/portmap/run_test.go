@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,7 @@ type scripted struct {
 	id       Protocol
 	probing  func(ctx context.Context) error
 	grant    func(n int, want request) (lease, error)
-	lostNow  bool
+	lostNow  atomic.Bool
 	failFree error
 
 	mu       sync.Mutex
@@ -53,12 +54,14 @@ func (s *scripted) release(ctx context.Context) error {
 	return s.failFree
 }
 
-func (s *scripted) announced(a announcement) bool { return s.lostNow && a.protocol == s.id }
+func (s *scripted) announced(a announcement) bool { return s.lostNow.Load() && a.protocol == s.id }
 
-func (s *scripted) count() int {
+func (s *scripted) count() int { return len(s.times()) }
+
+func (s *scripted) times() []time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.asked)
+	return slices.Clone(s.asked)
 }
 
 func granted(external string, lifetime time.Duration) (lease, error) {
@@ -66,12 +69,15 @@ func granted(external string, lifetime time.Duration) (lease, error) {
 }
 
 // bubble runs a Client over scripted protocols and gives it, its events and a function that ends it.
-func bubble(t *testing.T, protocols ...protocol) (*Client, func() []Event, chan<- announcement, func() error) {
+func bubble(t *testing.T, protocols ...protocol) (_ *Client, seen func() []Event, _ chan<- announcement,
+	stop func() error,
+) {
 	t.Helper()
 	var mu sync.Mutex
 	var events []Event
 	c, err := newClient(Config{
-		Gateway: netip.MustParseAddr("192.168.1.1"), LocalAddr: netip.MustParseAddr("192.168.1.2"), InternalPort: 443,
+		Gateway: netip.MustParseAddr("192.168.1.1"), LocalAddr: netip.MustParseAddr("192.168.1.2"),
+		InternalPort: 443,
 		OnEvent: func(e Event) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -96,8 +102,8 @@ func bubble(t *testing.T, protocols ...protocol) (*Client, func() []Event, chan<
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
-	stop := func() error { cancel(); return <-done }
-	seen := func() []Event {
+	stop = func() error { cancel(); return <-done }
+	seen = func() []Event {
 		mu.Lock()
 		defer mu.Unlock()
 		return slices.Clone(events)
@@ -107,16 +113,18 @@ func bubble(t *testing.T, protocols ...protocol) (*Client, func() []Event, chan<
 
 func TestRenewsAtHalfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &scripted{id: PCP, grant: func(int, request) (lease, error) { return granted("203.0.113.5:8443", time.Hour) }}
+		p := &scripted{id: PCP, grant: func(int, request) (lease, error) {
+			return granted("203.0.113.5:8443", time.Hour)
+		}}
 		start := time.Now()
 		c, seen, _, stop := bubble(t, p)
 		time.Sleep(5 * time.Hour)
 		synctest.Wait()
-		if len(p.asked) < 8 || len(p.asked) > 11 {
-			t.Errorf("asked %d times in five hours", len(p.asked))
+		if n := p.count(); n < 8 || n > 11 {
+			t.Errorf("asked %d times in five hours", n)
 		}
 		last := start
-		for i, at := range p.asked[1:] {
+		for i, at := range p.times()[1:] {
 			if gap := at.Sub(last); gap < 30*time.Minute || gap > 37*time.Minute+31*time.Second {
 				t.Errorf("renewal %d after %s of an hour", i, gap)
 			}
@@ -161,29 +169,29 @@ func TestExternalAddressChanges(t *testing.T) {
 func TestFailedRenewals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const lifetime = time.Hour
-		down := false
+		var down atomic.Bool
 		p := &scripted{id: PCP, grant: func(n int, _ request) (lease, error) {
-			if down {
+			if down.Load() {
 				return lease{}, errNoAnswer
 			}
 			return granted("203.0.113.5:443", lifetime)
 		}}
 		p.probing = func(context.Context) error {
-			if down {
+			if down.Load() {
 				return errNoAnswer
 			}
 			return nil
 		}
 		_, seen, _, stop := bubble(t, p)
 		synctest.Wait()
-		down = true
+		down.Store(true)
 		start := time.Now()
 		time.Sleep(lifetime - time.Second)
 		synctest.Wait()
 		if n := p.count(); n < 5 || n > 12 {
 			t.Errorf("asked %d times while the mapping still lived", n)
 		}
-		for i, at := range p.asked[1:] {
+		for i, at := range p.times()[1:] {
 			left := lifetime - at.Sub(start)
 			if limit := lifetime >> (i + 1); left > limit {
 				t.Errorf("renewal %d with %s left, more than %s", i+1, left, limit)
@@ -201,7 +209,7 @@ func TestFailedRenewals(t *testing.T) {
 		if _, ok := errors.AsType[*NoAnswerError](events[1].Err); !ok {
 			t.Errorf("got %v", events[1].Err)
 		}
-		down = false
+		down.Store(false)
 		time.Sleep(20 * time.Minute)
 		synctest.Wait()
 		if events = seen(); len(events) != 3 || !events[2].Usable() {
@@ -215,7 +223,9 @@ func TestFailedRenewals(t *testing.T) {
 
 func TestAnnouncementRenews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &scripted{id: PCP, grant: func(int, request) (lease, error) { return granted("203.0.113.5:443", time.Hour) }}
+		p := &scripted{id: PCP, grant: func(int, request) (lease, error) {
+			return granted("203.0.113.5:443", time.Hour)
+		}}
 		_, _, heard, stop := bubble(t, p)
 		synctest.Wait()
 		heard <- announcement{protocol: PCP, at: time.Now()}
@@ -223,7 +233,7 @@ func TestAnnouncementRenews(t *testing.T) {
 		if n := p.count(); n != 1 {
 			t.Errorf("an announcement without lost state caused %d requests", n-1)
 		}
-		p.lostNow = true
+		p.lostNow.Store(true)
 		heard <- announcement{protocol: NATPMP, at: time.Now()}
 		heard <- announcement{protocol: PCP, at: time.Now()}
 		time.Sleep(announcementDelay)
@@ -247,16 +257,16 @@ func TestAnnouncementRenews(t *testing.T) {
 
 func TestRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		works := false
+		var works atomic.Bool
 		p := &scripted{id: UPnP, grant: func(int, request) (lease, error) {
-			if !works {
+			if !works.Load() {
 				return lease{}, &RefusedError{Protocol: UPnP, Code: 606, Reason: "not authorized", Port: 443}
 			}
 			return granted("203.0.113.5:443", time.Hour)
 		}}
 		c, seen, _, stop := bubble(t, p)
 		synctest.Wait()
-		works = true
+		works.Store(true)
 		c.Refresh()
 		c.Refresh()
 		synctest.Wait()

@@ -32,8 +32,8 @@ type searcher struct {
 	control controlFunc
 }
 
-// search gives the descriptions of routers that answered. An answer of the default router ends it at once and stands
-// alone; otherwise up to three others on the same LAN are given after the window.
+// search gives the descriptions of routers that answered. An answer of the default router ends it at once and
+// stands alone; otherwise up to three others on the same LAN are given after the window.
 func (s *searcher) search(ctx context.Context) (_ []location, err error) {
 	lan, err := lanPrefix(s.local)
 	if err != nil {

@@ -13,15 +13,15 @@ import (
 // maxURLBytes bounds the address of a description or of a control point.
 const maxURLBytes = 512
 
-// ssdpSearch renders one M-SEARCH of the UPnP Device Architecture 1.1, section 1.3.2. host is the address it is
-// sent to, target what is searched for.
+// ssdpSearch renders one M-SEARCH of the UPnP Device Architecture 1.1, section 1.3.2. host is the address it
+// is sent to, target what is searched for.
 func ssdpSearch(host netip.AddrPort, target string) []byte {
-	return fmt.Appendf(nil, "M-SEARCH * HTTP/1.1\r\nHOST: %s\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: %s\r\n\r\n",
-		host, target)
+	const form = "M-SEARCH * HTTP/1.1\r\nHOST: %s\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: %s\r\n\r\n"
+	return fmt.Appendf(nil, form, host, target)
 }
 
-// ssdpTargets lists what to search for: routers of both versions, and the services for routers that answer only
-// for those.
+// ssdpTargets lists what to search for: routers of both versions, and the services for routers that answer
+// only for those.
 func ssdpTargets() [4]string {
 	return [...]string{
 		"urn:schemas-upnp-org:device:InternetGatewayDevice:1",
@@ -31,8 +31,8 @@ func ssdpTargets() [4]string {
 	}
 }
 
-// parseSSDPResponse reads the answer to a search and gives the address of the description; false when it is no
-// answer or the address is not acceptable for a datagram that came from source ([acceptURL]).
+// parseSSDPResponse reads the answer to a search and gives the address of the description; false when it is
+// no answer or the address is not acceptable for a datagram that came from source ([acceptURL]).
 func parseSSDPResponse(b []byte, source netip.Addr) (*url.URL, bool) {
 	response, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(b)), nil)
 	if err != nil {
@@ -50,8 +50,8 @@ func parseSSDPResponse(b []byte, source netip.Addr) (*url.URL, bool) {
 	return acceptURL(nil, response.Header.Get("Location"), source)
 }
 
-// acceptURL reads an address given by a router, relative to base if that is not nil. It must be plain HTTP on the
-// literal address host, so that whoever answers can point at nobody but itself.
+// acceptURL reads an address given by a router, relative to base if that is not nil. It must be plain HTTP on
+// the literal address host, so that whoever answers can point at nobody but itself.
 func acceptURL(base *url.URL, text string, host netip.Addr) (*url.URL, bool) {
 	if text == "" || len(text) > maxURLBytes {
 		return nil, false

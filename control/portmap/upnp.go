@@ -72,8 +72,8 @@ func (p *upnpClient) probe(ctx context.Context) error {
 	return err
 }
 
-// choose fetches a description and gives its first service that knows an external address: a router with two uplinks
-// has a service for each, and the one of the dead uplink has none.
+// choose fetches a description and gives its first service that knows an external address: a router with two
+// uplinks has a service for each, and the one of the dead uplink has none.
 func (p *upnpClient) choose(ctx context.Context, description *url.URL) (*controlPoint, error) {
 	host, err := netip.ParseAddr(description.Hostname())
 	if err != nil {
@@ -148,8 +148,8 @@ func (p *upnpClient) mapAny(ctx context.Context, want request) (uint16, error) {
 	return 0, err
 }
 
-// mapPort maps one port. It looks first who holds it, because many routers replace the mapping of another host
-// without a word.
+// mapPort maps one port. It looks first who holds it, because many routers replace the mapping of another
+// host without a word.
 func (p *upnpClient) mapPort(ctx context.Context, port uint16, lifetime time.Duration) (uint16, error) {
 	if err := p.checkFree(ctx, port); err != nil {
 		return 0, err
@@ -169,8 +169,8 @@ func (p *upnpClient) mapPort(ctx context.Context, port uint16, lifetime time.Dur
 	return granted, err
 }
 
-// checkFree fails with a conflict when another host or port holds the external port. Routers that do not answer
-// the question are taken at the word of the request itself.
+// checkFree fails with a conflict when another host or port holds the external port. Routers that do not
+// answer the question are taken at the word of the request itself.
 func (p *upnpClient) checkFree(ctx context.Context, port uint16) error {
 	fields, err := p.call(ctx, p.service, "GetSpecificPortMappingEntry", p.key(port))
 	var refused *RefusedError
@@ -186,7 +186,8 @@ func (p *upnpClient) checkFree(ctx context.Context, port uint16) error {
 	return p.refused(upnpConflict, "the external port is mapped to another host or port")
 }
 
-// addMapping calls AddPortMapping, and where version 2 reports a conflict AddAnyPortMapping, which chooses a port.
+// addMapping calls AddPortMapping, and where version 2 reports a conflict AddAnyPortMapping, which chooses a
+// port.
 func (p *upnpClient) addMapping(ctx context.Context, port uint16, lifetime time.Duration) (uint16, error) {
 	seconds := lifetimeSeconds(lifetime)
 	if p.permanent {

@@ -22,8 +22,8 @@ const (
 	webTimeout = 3 * time.Second
 )
 
-// webClient speaks HTTP to routers and to nobody else: the address comes from the URL, whose host must be a literal
-// address, and neither proxies nor redirects nor compression nor kept connections are used.
+// webClient speaks HTTP to routers and to nobody else: the address comes from the URL, whose host must be a
+// literal address, and neither proxies nor redirects nor compression nor kept connections are used.
 type webClient struct {
 	client *http.Client
 }
@@ -62,7 +62,8 @@ func (w *webClient) get(ctx context.Context, u *url.URL) ([]byte, error) {
 	return body, err
 }
 
-// post calls a SOAP action. Some routers compare header names byte by byte, so that SOAPACTION keeps its form.
+// post calls a SOAP action. Some routers compare header names byte by byte, so that SOAPACTION keeps its
+// form.
 func (w *webClient) post(ctx context.Context, u *url.URL, action string, body []byte) (int, []byte, error) {
 	header := http.Header{
 		"Content-Type": {`text/xml; charset="utf-8"`},

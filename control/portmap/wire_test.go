@@ -46,15 +46,16 @@ func TestPCPResponse(t *testing.T) {
 	want := pcpResponse{
 		version: 2, opcode: 1, lifetime: time.Hour, epoch: 100, hasMap: true,
 		mapping: pcpMap{
-			nonce: [12]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, protocol: 17, internalPort: 443, externalPort: 8443,
-			external: netip.MustParseAddr("203.0.113.5"),
+			nonce: [12]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, protocol: 17,
+			internalPort: 443, externalPort: 8443, external: netip.MustParseAddr("203.0.113.5"),
 		},
 	}
 	if !ok || r != want {
 		t.Errorf("got %+v, %v", r, ok)
 	}
 	for name, text := range map[string]string{
-		"empty": "", "short": "028100", "request": "02 01 0000" + pcpMapAnswer[12:], "cut header": pcpMapAnswer[:40],
+		"empty": "", "short": "028100", "request": "02 01 0000" + pcpMapAnswer[12:],
+		"cut header": pcpMapAnswer[:40],
 		"odd length": pcpMapAnswer + "00", "too long": pcpMapAnswer + strings.Repeat("00000000", 300),
 		"future version without refusal": "03 81 00 00",
 	} {
@@ -80,16 +81,19 @@ func TestNATPMPWire(t *testing.T) {
 		t.Errorf("map request %x, want %x", got, want)
 	}
 	for text, want := range map[string]natpmpResponse{
-		"00 80 0000 00000064 cb007105":          {epoch: 100, external: netip.MustParseAddr("203.0.113.5")},
-		"00 81 0000 00000064 01bb20fb 00001c20": {opcode: 1, epoch: 100, internalPort: 443, externalPort: 8443, lifetime: 2 * time.Hour},
-		"00 81 0002 00000064":                   {opcode: 1, result: 2, epoch: 100},
+		"00 80 0000 00000064 cb007105": {epoch: 100, external: netip.MustParseAddr("203.0.113.5")},
+		"00 81 0000 00000064 01bb20fb 00001c20": {
+			opcode: 1, epoch: 100, internalPort: 443, externalPort: 8443, lifetime: 2 * time.Hour,
+		},
+		"00 81 0002 00000064": {opcode: 1, result: 2, epoch: 100},
 	} {
 		if r, ok := parseNATPMPResponse(unhex(t, text)); !ok || r != want {
 			t.Errorf("%s: %+v, %v", text, r, ok)
 		}
 	}
 	for _, text := range []string{
-		"", "00", "00 80 0000 00000064", "00 81 0000 00000064 01bb20fb", "00 01 0000 00000064", "02 80 0000 00000064",
+		"", "00", "00 80 0000 00000064", "00 81 0000 00000064 01bb20fb", "00 01 0000 00000064",
+		"02 80 0000 00000064",
 		"00 82 0000 00000064 01bb20fb 00001c20",
 	} {
 		if r, ok := parseNATPMPResponse(unhex(t, text)); ok {
@@ -159,7 +163,9 @@ func TestParseAnnouncement(t *testing.T) {
 			t.Errorf("%s: %+v, %v", text, a, ok)
 		}
 	}
-	for _, text := range []string{"", pcpMapAnswer, "00 81 0002 00000064", "02 80 00 01 00000000 00000007 000000000000000000000000"} {
+	for _, text := range []string{
+		"", pcpMapAnswer, "00 81 0002 00000064", "02 80 00 01 00000000 00000007 000000000000000000000000",
+	} {
 		if _, ok := parseAnnouncement(unhex(t, text)); ok {
 			t.Errorf("%s: taken", text)
 		}
@@ -169,9 +175,11 @@ func TestParseAnnouncement(t *testing.T) {
 func TestIsPublic(t *testing.T) {
 	for text, want := range map[string]bool{
 		"8.8.8.8": true, "203.0.113.5": true, "192.168.1.1": false, "10.0.0.1": false, "172.31.0.1": false,
-		"172.32.0.1": true, "100.64.0.1": false, "100.127.255.255": false, "100.128.0.1": true, "169.254.1.1": false,
-		"127.0.0.1": false, "0.0.0.0": false, "0.1.2.3": false, "255.255.255.255": false, "240.0.0.1": false,
-		"198.18.0.1": false, "198.19.255.1": false, "198.20.0.1": true, "192.0.0.8": false, "224.0.0.1": false, "::1": false,
+		"172.32.0.1": true, "100.64.0.1": false, "100.127.255.255": false, "100.128.0.1": true,
+		"169.254.1.1": false,
+		"127.0.0.1":   false, "0.0.0.0": false, "0.1.2.3": false, "255.255.255.255": false, "240.0.0.1": false,
+		"198.18.0.1": false, "198.19.255.1": false, "198.20.0.1": true, "192.0.0.8": false, "224.0.0.1": false,
+		"::1": false,
 	} {
 		if got := isPublic(netip.MustParseAddr(text)); got != want {
 			t.Errorf("isPublic(%s) = %v", text, got)

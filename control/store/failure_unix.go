@@ -14,8 +14,8 @@ func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(er
 
 func isReadOnly(err error) bool { return errors.Is(err, unix.EROFS) }
 
-// checkOwnerOnly refuses a file that others than the owner can get at. Mending the mode silently would hide that the
-// secret may have been read already.
+// checkOwnerOnly refuses a file that others than the owner can get at. Mending the mode silently would hide
+// that the secret may have been read already.
 func checkOwnerOnly(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onSmallDisk runs fn on a thread of its own, in a mount namespace of its own, with a file system of kilobytes at dir. The
-// thread is not unlocked, so that it ends with the namespace.
+// onSmallDisk runs fn on a thread of its own, in a mount namespace of its own, with a file system of
+// kilobytes at dir. The thread is not unlocked, so that it ends with the namespace.
 func onSmallDisk(t *testing.T, kilobytes int, fn func(dir string)) {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,7 +29,8 @@ func onSmallDisk(t *testing.T, kilobytes int, fn func(dir string)) {
 	}()
 	err := <-failed
 	if errors.Is(err, unix.EPERM) {
-		if held, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_ADMIN, 0, 0, 0); os.Geteuid() == 0 && held == 1 {
+		if held, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_ADMIN, 0, 0, 0); os.Geteuid() == 0 &&
+			held == 1 {
 			t.Fatal("root with CAP_SYS_ADMIN may not mount:", err)
 		}
 		t.Skip("needs the right to mount a file system (CAP_SYS_ADMIN)")
@@ -79,7 +80,10 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("%d nodes instead of %d", nodes, added)
 		}
 		// The same store works on as soon as there is room.
-		err = errors.Join(os.Remove(filler), s.Update(func(tx *Tx) error { return tx.PutNode(testNode(0xfe, "last")) }), s.Close())
+		err = errors.Join(os.Remove(filler), s.Update(func(tx *Tx) error {
+			return tx.PutNode(testNode(0xfe,
+				"last"))
+		}), s.Close())
 		if err != nil {
 			t.Error(err)
 		}
@@ -125,7 +129,8 @@ func TestFullDiskAtFirstStart(t *testing.T) {
 		if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%v", err)
 		}
-		if _, _, err := LoadOrCreateKey(dir, zeros{}); !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), KeyPath(dir)) {
+		if _, _, err := LoadOrCreateKey(dir, zeros{}); !errors.Is(err, ErrFull) ||
+			!strings.Contains(err.Error(), KeyPath(dir)) {
 			t.Errorf("key: %v", err)
 		}
 		if names := fileNames(t, dir); len(names) != 1 {

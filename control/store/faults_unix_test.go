@@ -46,8 +46,8 @@ func crashChild(dir string) {
 	}
 }
 
-// A process killed in the middle of its writing loses nothing that it was told is on disk, and leaves nothing half done;
-// while it lives it keeps others out.
+// A process killed in the middle of its writing loses nothing that it was told is on disk, and leaves nothing
+// half done; while it lives it keeps others out.
 func TestKilledWriter(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -39,8 +39,8 @@ func LoadKey(dir string) (*identity.Private, error) {
 	return key, nil
 }
 
-// SaveKey writes the node's private keys to the state directory dir, complete and on disk or not at all. It never
-// replaces keys that are there already: that is [fs.ErrExist].
+// SaveKey writes the node's private keys to the state directory dir, complete and on disk or not at all. It
+// never replaces keys that are there already: that is [fs.ErrExist].
 func SaveKey(dir string, key *identity.Private) (err error) {
 	path := KeyPath(dir)
 	if err := os.MkdirAll(dir, dirMode); err != nil {
@@ -69,8 +69,8 @@ func SaveKey(dir string, key *identity.Private) (err error) {
 	return describe("write", path, syncDir(dir))
 }
 
-// LoadOrCreateKey reads the node's keys, or makes and saves them from random at the first start. made tells which.
-// The caller holds the state directory open with [Open], so that no two processes come here at once.
+// LoadOrCreateKey reads the node's keys, or makes and saves them from random at the first start. made tells
+// which. The caller holds the state directory open with [Open], so that no two processes come here at once.
 func LoadOrCreateKey(dir string, random io.Reader) (key *identity.Private, made bool, err error) {
 	key, err = LoadKey(dir)
 	if !errors.Is(err, fs.ErrNotExist) {

@@ -55,8 +55,8 @@ func (tx *Tx) Nodes() ([]Node, error) {
 	return nodes, err
 }
 
-// PutNode adds the node or replaces the one with the same id. Errors: [ErrTaken] if its name or one of its addresses
-// belongs to another node, revoked ones included.
+// PutNode adds the node or replaces the one with the same id. Errors: [ErrTaken] if its name or one of its
+// addresses belongs to another node, revoked ones included.
 func (tx *Tx) PutNode(n Node) error {
 	if n.Name == "" || n.ID.IsZero() {
 		return fmt.Errorf("put node without a name or id")
@@ -77,8 +77,8 @@ func (tx *Tx) PutNode(n Node) error {
 	return tx.put(bucketNodes, n.ID[:], n)
 }
 
-// OldestFreed returns the address in prefix whose node has been revoked for the longest time, with that node's id.
-// Errors: [ErrNotFound] if no revoked node has one.
+// OldestFreed returns the address in prefix whose node has been revoked for the longest time, with that
+// node's id. Errors: [ErrNotFound] if no revoked node has one.
 func (tx *Tx) OldestFreed(prefix netip.Prefix) (netip.Addr, identity.ID, error) {
 	var address netip.Addr
 	var id identity.ID

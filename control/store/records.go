@@ -47,8 +47,8 @@ func networkIDEncoding() *base32.Encoding {
 	return base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 }
 
-// Secret is a private value of any length. It prints as "[redacted]" whatever way it is formatted or logged, and has no
-// JSON form; only this package writes it, to the state file. The zero Secret is empty.
+// Secret is a private value of any length. It prints as "[redacted]" whatever way it is formatted or logged,
+// and has no JSON form; only this package writes it, to the state file. The zero Secret is empty.
 type Secret struct {
 	// Package fmt cannot call Format on what lies in an unexported field of somebody's struct, and follows one
 	// pointer when it prints such a field under a verb that does not fit. It does not follow a second one.
@@ -202,8 +202,8 @@ type Membership struct {
 	Prefixes []netip.Prefix `json:"prefixes"`
 }
 
-// HostSelectors are the numbers by which one daemon's changes to the host are told from another's. They are chosen
-// once per state directory.
+// HostSelectors are the numbers by which one daemon's changes to the host are told from another's. They are
+// chosen once per state directory.
 type HostSelectors struct {
 	// Table is the routing table's number.
 	Table uint32 `json:"table"`

@@ -28,11 +28,12 @@ const (
 	keySelectors  = "host selectors"
 )
 
-// migration brings the file from one schema version to the next, in the transaction that also raises the version.
+// migration brings the file from one schema version to the next, in the transaction that also raises the
+// version.
 type migration func(tx *bbolt.Tx) error
 
-// schema returns the steps that lead from nothing to the newest version; their number is that version. A step, once
-// released, never changes.
+// schema returns the steps that lead from nothing to the newest version; their number is that version. A
+// step, once released, never changes.
 func schema() []migration {
 	return []migration{
 		func(tx *bbolt.Tx) error {
@@ -60,7 +61,8 @@ func (s *Store) initialise() error {
 	})
 }
 
-// migrate brings the file to the newest version that steps know. A file that is there already is not written to.
+// migrate brings the file to the newest version that steps know. A file that is there already is not written
+// to.
 func (s *Store) migrate(steps []migration) error {
 	version, err := s.schemaVersion()
 	if err != nil {

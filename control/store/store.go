@@ -20,6 +20,8 @@ const (
 	dirMode  = 0o700
 	fileMode = 0o600
 
+	leastSize = 2 * 4096 // two pages of the smallest size that is in use
+
 	lockWait = 200 * time.Millisecond // long enough for bbolt to try the lock more than once
 )
 
@@ -29,9 +31,9 @@ type Store struct {
 	path string
 }
 
-// Open opens the state in directory dir, and makes both if they do not exist. It does not wait for another process
-// to let go of the state. Errors, each naming the file: [ErrInUse], [ErrNewer], [ErrDamaged], [ErrPermissions],
-// [ErrFull], [ErrReadOnly], and those of the file system.
+// Open opens the state in directory dir, and makes both if they do not exist. It does not wait for another
+// process to let go of the state. Errors, each naming the file: [ErrInUse], [ErrNewer], [ErrDamaged],
+// [ErrPermissions], [ErrFull], [ErrReadOnly], and those of the file system.
 func Open(dir string) (*Store, error) { return open(dir, schema()) }
 
 func open(dir string, steps []migration) (*Store, error) {
@@ -47,6 +49,10 @@ func open(dir string, steps []migration) (*Store, error) {
 	if err := checkOwnerOnly(path); err != nil {
 		return nil, err
 	}
+	// Shorter than its two heads the file cannot be ours; bbolt would fill an empty one.
+	if info, err := os.Stat(path); err == nil && info.Size() < leastSize {
+		return nil, fmt.Errorf("open %s: %w: it has %d bytes", path, ErrDamaged, info.Size())
+	}
 	db, err := openFile(path)
 	if err != nil {
 		return nil, err
@@ -59,9 +65,9 @@ func open(dir string, steps []migration) (*Store, error) {
 	return s, nil
 }
 
-// create makes a state file under another name and gives it the right one only when it is complete and on disk, so
-// that a crash on the way leaves no half-made state. A link, unlike a rename, does not replace the file that another
-// process made meanwhile.
+// create makes a state file under another name and gives it the right one only when it is complete and on
+// disk, so that a crash on the way leaves no half-made state. A link, unlike a rename, does not replace the
+// file that another process made meanwhile.
 func create(dir, path string) error {
 	temporary, err := os.CreateTemp(dir, fileName+temporarySuffix+"*")
 	if err != nil {
@@ -88,8 +94,8 @@ func create(dir, path string) error {
 	return describe("create", path, syncDir(dir))
 }
 
-// removeLeftovers removes what a crash inside create or SaveKey left. Only the holder of the lock comes here, and no file that
-// create is still working on can be of use to anybody any more.
+// removeLeftovers removes what a crash inside create or SaveKey left. Only the holder of the lock comes here,
+// and no file that create is still working on can be of use to anybody any more.
 func removeLeftovers(dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -97,7 +103,8 @@ func removeLeftovers(dir string) {
 	}
 	for _, entry := range entries {
 		name := entry.Name()
-		if strings.HasPrefix(name, fileName+temporarySuffix) || strings.HasPrefix(name, keyFileName+temporarySuffix) {
+		if strings.HasPrefix(name, fileName+temporarySuffix) ||
+			strings.HasPrefix(name, keyFileName+temporarySuffix) {
 			_ = os.Remove(filepath.Join(dir, name)) // as above
 		}
 	}
@@ -116,7 +123,8 @@ func openFile(path string) (*bbolt.DB, error) {
 	return db, err
 }
 
-// guard turns what a damaged file does to the reader of its memory map, panics and page faults, into [ErrDamaged].
+// guard turns what a damaged file does to the reader of its memory map, panics and page faults, into
+// [ErrDamaged].
 func guard(path string, read func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -147,18 +155,19 @@ func (s *Store) Path() string { return s.path }
 // Close closes the file after the transactions that run. It may be called again.
 func (s *Store) Close() error { return describe("close", s.path, s.db.Close()) }
 
-// View runs fn in a read transaction, which sees the state of one moment. fn must not keep tx. The error is fn's own
-// as it is, or [ErrClosed].
+// View runs fn in a read transaction, which sees the state of one moment. fn must not keep tx. The error is
+// fn's own as it is, or [ErrClosed].
 func (s *Store) View(fn func(tx *Tx) error) error { return s.run(s.db.View, fn) }
 
-// Update runs fn in a write transaction, one at a time, and writes the result to disk. fn must not keep tx, nor
-// start another transaction. An error of fn is returned as it is and undoes everything; other errors: [ErrFull],
-// [ErrReadOnly], [ErrClosed] and those of the file system, with the file's path. They undo everything as well.
+// Update runs fn in a write transaction, one at a time, and writes the result to disk. fn must not keep tx,
+// nor start another transaction. An error of fn is returned as it is and undoes everything; other errors:
+// [ErrFull], [ErrReadOnly], [ErrClosed] and those of the file system, with the file's path. They undo
+// everything as well.
 func (s *Store) Update(fn func(tx *Tx) error) error { return s.run(s.db.Update, fn) }
 
-// Batch is [Store.Update] for many callers at once: concurrent calls share one write to disk, at the price of up to
-// 10 ms of waiting for each other. fn may be called more than once, and must set the variables it answers in anew
-// each time.
+// Batch is [Store.Update] for many callers at once: concurrent calls share one write to disk, at the price of
+// up to 10 ms of waiting for each other. fn may be called more than once, and must set the variables it
+// answers in anew each time.
 func (s *Store) Batch(fn func(tx *Tx) error) error { return s.run(s.db.Batch, fn) }
 
 func (s *Store) run(transact func(func(*bbolt.Tx) error) error, fn func(tx *Tx) error) error {

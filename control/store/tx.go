@@ -10,8 +10,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Tx is a transaction of [Store.View], [Store.Update] or [Store.Batch]. It is valid inside their function only, and
-// for one goroutine. Methods that change something fail in a View.
+// Tx is a transaction of [Store.View], [Store.Update] or [Store.Batch]. It is valid inside their function
+// only, and for one goroutine. Methods that change something fail in a View.
 type Tx struct {
 	bolt *bbolt.Tx
 }
@@ -52,7 +52,8 @@ func (tx *Tx) SetMembership(m Membership) error { return tx.put(bucketMeta, []by
 // DeleteMembership forgets the membership of this node, if there is one.
 func (tx *Tx) DeleteMembership() error { return tx.remove(bucketMeta, []byte(keyMembership)) }
 
-// HostSelectors returns the numbers chosen for this state directory. Errors: [ErrNotFound] before they are set.
+// HostSelectors returns the numbers chosen for this state directory. Errors: [ErrNotFound] before they are
+// set.
 func (tx *Tx) HostSelectors() (HostSelectors, error) {
 	var h HostSelectors
 	if err := tx.get(bucketMeta, []byte(keySelectors), &h); err != nil {
@@ -128,7 +129,8 @@ func (tx *Tx) remove(bucket string, key []byte) error {
 	return nil
 }
 
-// each calls fn for the records whose keys begin with prefix, in the order of the keys, until fn is done or fails.
+// each calls fn for the records whose keys begin with prefix, in the order of the keys, until fn is done or
+// fails.
 func (tx *Tx) each(bucket string, prefix []byte, fn func(key, value []byte) (done bool, err error)) error {
 	cursor := tx.bucket(bucket).Cursor()
 	for key, value := cursor.Seek(prefix); key != nil && hasPrefix(key, prefix); key, value = cursor.Next() {

@@ -14,8 +14,8 @@ const (
 	idAlphabet  = "abcdefghijklmnopqrstuvwxyz234567"
 )
 
-// ID names a node: SHA-256 over [LabelNodeID] and both public keys. It is public, and short enough in text to be a
-// DNS label. The zero ID names nobody.
+// ID names a node: SHA-256 over [LabelNodeID] and both public keys. It is public, and short enough in text to
+// be a DNS label. The zero ID names nobody.
 type ID [IDSize]byte
 
 // ParseID reads the text form of an id, 52 characters of lower-case base32. There is exactly one text per id;
@@ -36,8 +36,8 @@ func ParseID(text string) (ID, error) {
 // String returns the text form that [ParseID] reads.
 func (id ID) String() string { return idEncoding().EncodeToString(id[:]) }
 
-// Short returns the first 8 characters of the text form, for people to tell nodes apart. It is not unique, and
-// nothing may be decided by it.
+// Short returns the first 8 characters of the text form, for people to tell nodes apart. It is not unique,
+// and nothing may be decided by it.
 func (id ID) Short() string { return id.String()[:idShortSize] }
 
 // IsZero reports whether id names nobody.

@@ -35,7 +35,10 @@ func TestIDText(t *testing.T) {
 	if spare == text {
 		t.Fatal("the last character of an id has spare bits set")
 	}
-	for _, bad := range []string{"", text[1:], text + "a", strings.ToUpper(text), spare, text[:51] + "\n", text[:51] + "="} {
+	for _, bad := range []string{
+		"", text[1:], text + "a", strings.ToUpper(text), spare, text[:51] + "\n",
+		text[:51] + "=",
+	} {
 		if _, err := ParseID(bad); !errors.Is(err, ErrMalformed) {
 			t.Errorf("ParseID(%q): %v", bad, err)
 		}
@@ -66,7 +69,8 @@ func TestPublicCodecs(t *testing.T) {
 	if err := fromText.UnmarshalText(text); err != nil || !fromText.Equal(public) {
 		t.Fatalf("UnmarshalText: %v", err)
 	}
-	// 1985 bytes leave one spare group of bits in the last character, and base64 ignores line breaks unless told.
+	// 1985 bytes leave one spare group of bits in the last character, and base64 ignores line breaks unless
+	// told.
 	broken := [][]byte{text[1:], append(bytes.Clone(text), 'A'), append(bytes.Clone(text[:len(text)-1]), '\n')}
 	last := bytes.Clone(text)
 	last[len(last)-1]++
@@ -75,7 +79,10 @@ func TestPublicCodecs(t *testing.T) {
 			t.Errorf("broken text %d: %v", i, err)
 		}
 	}
-	for _, bad := range [][]byte{nil, binary[1:], append(bytes.Clone(binary), 0), append([]byte{2}, binary[1:]...)} {
+	for _, bad := range [][]byte{
+		nil, binary[1:], append(bytes.Clone(binary), 0),
+		append([]byte{2}, binary[1:]...),
+	} {
 		if _, err := ParsePublic(bad); !errors.Is(err, ErrMalformed) {
 			t.Errorf("ParsePublic of %d bytes: %v", len(bad), err)
 		}
@@ -90,8 +97,9 @@ func TestPublicCodecs(t *testing.T) {
 	}
 }
 
-// A signature with S = 0 and R the neutral element verifies under a point of small order for a good share of all
-// messages. That is what makes such keys worthless, and what shows that each constant in the table is one.
+// A signature with S = 0 and R the neutral element verifies under a point of small order for a good share of
+// all messages. That is what makes such keys worthless, and what shows that each constant in the table is
+// one.
 func TestSmallOrderKeys(t *testing.T) {
 	t.Parallel()
 	mldsa := newKey(t).Public().MLDSA()
@@ -146,7 +154,10 @@ func TestPrivateEncoding(t *testing.T) {
 			t.Errorf("damaged line %d: %v", i, err)
 		}
 	}
-	for _, bad := range [][]byte{nil, text[:60], bytes.Replace(text, []byte("NODE"), []byte("MODE"), 2), make([]byte, 5000)} {
+	for _, bad := range [][]byte{
+		nil, text[:60], bytes.Replace(text, []byte("NODE"), []byte("MODE"), 2),
+		make([]byte, 5000),
+	} {
 		if _, err := ParsePrivate(bad); !errors.Is(err, ErrMalformed) {
 			t.Errorf("ParsePrivate of %d bytes: %v", len(bad), err)
 		}

@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// Label separates the uses of one hash function or one key from each other: what was hashed or signed under one
-// label is worthless under every other. All labels of the project that feed a hash or a signature are below, so
-// that a test can hold them against each other; no label is the beginning of another.
+// Label separates the uses of one hash function or one key from each other: what was hashed or signed under
+// one label is worthless under every other. All labels of the project that feed a hash or a signature are
+// below, so that a test can hold them against each other; no label is the beginning of another.
 type Label string
 
 // The labels in use. The number at the end changes with the layout of what follows the label.

@@ -24,8 +24,8 @@ const (
 	MaxEncodedPrivate = 4096
 )
 
-// Private is a node's pair of private keys. It prints as "[redacted]" whatever way it is formatted or logged, and
-// has no JSON form. Signing is safe for concurrent use; [Private.Wipe] is not safe beside it.
+// Private is a node's pair of private keys. It prints as "[redacted]" whatever way it is formatted or logged,
+// and has no JSON form. Signing is safe for concurrent use; [Private.Wipe] is not safe beside it.
 type Private struct {
 	// Package fmt cannot call Format on what lies in an unexported field of somebody's struct, and follows one
 	// pointer when it prints such a field under a verb that does not fit. It does not follow a second one.
@@ -66,9 +66,9 @@ func fromSeeds(seeds *[seedsSize]byte) (*Private, error) {
 	return p, nil
 }
 
-// ParsePrivate reads the text that [Private.Encode] writes. It checks the keys against the id stored beside them, so
-// that a damaged file is recognised instead of becoming another node. Errors: [ErrMalformed]; none of them quotes
-// the text.
+// ParsePrivate reads the text that [Private.Encode] writes. It checks the keys against the id stored beside
+// them, so that a damaged file is recognised instead of becoming another node. Errors: [ErrMalformed]; none
+// of them quotes the text.
 func ParsePrivate(text []byte) (*Private, error) {
 	if len(text) > MaxEncodedPrivate {
 		return nil, fmt.Errorf("node key of %d bytes: %w", len(text), ErrMalformed)
@@ -94,7 +94,8 @@ func ParsePrivate(text []byte) (*Private, error) {
 	return p, nil
 }
 
-// Encode returns the keys as a PEM block, for a file that only the owner can read. The caller wipes the result.
+// Encode returns the keys as a PEM block, for a file that only the owner can read. The caller wipes the
+// result.
 func (p *Private) Encode() ([]byte, error) {
 	if p.keys.wiped {
 		return nil, ErrWiped

@@ -34,8 +34,8 @@ type publicKeys struct {
 	mldsa func() *mldsa65.PublicKey
 }
 
-// NewPublic joins the two public keys. mldsa is the encoding of FIPS 204, which has no invalid values. Errors:
-// [ErrMalformed] for a wrong length, [ErrWeakKey].
+// NewPublic joins the two public keys. mldsa is the encoding of FIPS 204, which has no invalid values.
+// Errors: [ErrMalformed] for a wrong length, [ErrWeakKey].
 func NewPublic(ed ed25519.PublicKey, mldsa []byte) (Public, error) {
 	if len(ed) != ed25519.PublicKeySize || len(mldsa) != MLDSAPublicKeySize {
 		return Public{}, fmt.Errorf("public key of %d and %d bytes: %w", len(ed), len(mldsa), ErrMalformed)

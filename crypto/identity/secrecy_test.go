@@ -49,13 +49,15 @@ func TestPrivateKeysDoNotPrint(t *testing.T) {
 func assertNoSecrets(t *testing.T, key *Private, out string) {
 	t.Helper()
 	for name, secret := range map[string][]byte{
-		"Ed25519 seed": key.keys.seeds[:32], "ML-DSA seed": key.keys.seeds[32:], "ML-DSA key": key.keys.mldsa.Bytes()[32:64],
+		"Ed25519 seed": key.keys.seeds[:32], "ML-DSA seed": key.keys.seeds[32:],
+		"ML-DSA key": key.keys.mldsa.Bytes()[32:64],
 	} {
 		part := secret[:12]
 		list := strings.Trim(fmt.Sprint(part), "[]")
 		for _, form := range []string{
 			string(part), hex.EncodeToString(part), strings.ToUpper(hex.EncodeToString(part)),
-			base64.StdEncoding.EncodeToString(part), list, strings.ReplaceAll(list, " ", ", "), strings.ReplaceAll(list, " ", ","),
+			base64.StdEncoding.EncodeToString(part), list, strings.ReplaceAll(list, " ",
+				", "), strings.ReplaceAll(list, " ", ","),
 		} {
 			if strings.Contains(out, form) {
 				t.Errorf("%s leaks", name)

@@ -10,11 +10,13 @@ import (
 // SignatureSize is the length in bytes of a hybrid signature: 64 of Ed25519, then 3,309 of ML-DSA-65.
 const SignatureSize = ed25519.SignatureSize + mldsa65.SignatureSize
 
-// SignHybrid signs message with both keys for the use that label names. Errors: [ErrUnknownLabel], [ErrWiped].
+// SignHybrid signs message with both keys for the use that label names. Errors: [ErrUnknownLabel],
+// [ErrWiped].
 //
-// Both schemes sign the same bytes: [LabelHybrid], the use's label with its length, the signer's id and the message.
-// The id ties each half to the other key, so that halves of different nodes cannot be combined. ML-DSA gets the
-// use's label as its context string too, and is hedged with fresh randomness (FIPS 204 section 3.4).
+// Both schemes sign the same bytes: [LabelHybrid], the use's label with its length, the signer's id and the
+// message. The id ties each half to the other key, so that halves of different nodes cannot be combined.
+// ML-DSA gets the use's label as its context string too, and is hedged with fresh randomness (FIPS 204
+// section 3.4).
 func (p *Private) SignHybrid(label Label, message []byte) ([]byte, error) {
 	if p.keys.wiped {
 		return nil, ErrWiped
@@ -32,11 +34,11 @@ func (p *Private) SignHybrid(label Label, message []byte) ([]byte, error) {
 	return signature, nil
 }
 
-// VerifyHybrid checks a signature of [Private.SignHybrid]. It returns nil only if both halves verify; otherwise
-// [ErrBadSignature], [ErrMalformed] for a wrong length or a zero p, or [ErrUnknownLabel].
+// VerifyHybrid checks a signature of [Private.SignHybrid]. It returns nil only if both halves verify;
+// otherwise [ErrBadSignature], [ErrMalformed] for a wrong length or a zero p, or [ErrUnknownLabel].
 //
-// Neither half is malleable: crypto/ed25519 demands a reduced S and compares R as encoded, circl demands the one
-// encoding of ML-DSA's hint.
+// Neither half is malleable: crypto/ed25519 demands a reduced S and compares R as encoded, circl demands the
+// one encoding of ML-DSA's hint.
 func (p Public) VerifyHybrid(label Label, message, signature []byte) error {
 	if !label.signable() {
 		return fmt.Errorf("verify under %q: %w", string(label), ErrUnknownLabel)

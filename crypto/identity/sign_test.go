@@ -42,25 +42,28 @@ func TestEd25519Vector(t *testing.T) {
 	if !bytes.Equal(key.Public().Ed25519(), public) {
 		t.Errorf("public key %x", key.Public().Ed25519())
 	}
-	want := mustHex(t, "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b"+
-		"d25bf5f0595bbe24655141438e7a100b")
+	want := mustHex(t, "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"+
+		"5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b")
 	got, err := key.Signer().Sign(nil, nil, &ed25519.Options{})
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("signature %x, %v", got, err)
 	}
 }
 
-// The numbers and the signature below come from filippo.io/mldsa v1.0.0, an implementation that shares no code with
-// circl, and from a framing of the id and message written anew from the documentation of this package.
+// The numbers and the signature below come from filippo.io/mldsa v1.0.0, an implementation that shares no
+// code with circl, and from a framing of the id and message written anew from the documentation of this
+// package.
 func TestHybridVectorFromAnotherImplementation(t *testing.T) {
 	t.Parallel()
 	key := vectorKey(t)
 	hash := sha256.Sum256(key.Public().MLDSA())
-	if got := hex.EncodeToString(hash[:]); got != "d666806e11cee19a7c989f7445f90dd419cf4d2d51db8c0fdb4c0f0a542238c9" {
+	const wantHash = "d666806e11cee19a7c989f7445f90dd419cf4d2d51db8c0fdb4c0f0a542238c9"
+	if got := hex.EncodeToString(hash[:]); got != wantHash {
 		t.Errorf("ML-DSA-65 public key hashes to %s", got)
 	}
 	id := key.ID()
-	if got := hex.EncodeToString(id[:]); got != "5c7438439da42c6871c13fdbe0b3711ef97255daf1c42e183def35bc33a65138" {
+	const wantID = "5c7438439da42c6871c13fdbe0b3711ef97255daf1c42e183def35bc33a65138"
+	if got := hex.EncodeToString(id[:]); got != wantID {
 		t.Errorf("id %s", got)
 	}
 	text, err := os.ReadFile("testdata/hybrid_signature.b64")
@@ -79,7 +82,8 @@ func TestHybridVectorFromAnotherImplementation(t *testing.T) {
 func TestSizes(t *testing.T) {
 	t.Parallel()
 	// FIPS 204, table 2.
-	if mldsa65.PublicKeySize != 1952 || mldsa65.SignatureSize != 3309 || SignatureSize != 3373 || PublicSize != 1985 {
+	if mldsa65.PublicKeySize != 1952 || mldsa65.SignatureSize != 3309 || SignatureSize != 3373 ||
+		PublicSize != 1985 {
 		t.Errorf("sizes %d %d %d %d", mldsa65.PublicKeySize, mldsa65.SignatureSize, SignatureSize, PublicSize)
 	}
 }
@@ -126,8 +130,10 @@ func TestHybridSignatureNeedsBothHalves(t *testing.T) {
 		{"Ed25519 half malleated", key.Public(), LabelJoin, message, malleated, ErrBadSignature},
 		{"ML-DSA half broken", key.Public(), LabelJoin, message, flip(64), ErrBadSignature},
 		{"ML-DSA hint broken", key.Public(), LabelJoin, message, flip(SignatureSize - 1), ErrBadSignature},
-		{"Ed25519 half of another node", key.Public(), LabelJoin, message,
-			slices.Concat(foreign[:64], good[64:]), ErrBadSignature},
+		{
+			"Ed25519 half of another node", key.Public(), LabelJoin, message,
+			slices.Concat(foreign[:64], good[64:]), ErrBadSignature,
+		},
 		{"ML-DSA half of another node", key.Public(), LabelJoin, message, mixed, ErrBadSignature},
 		{"halves of two nodes joined", chimera, LabelJoin, message, mixed, ErrBadSignature},
 		{"other message", key.Public(), LabelJoin, []byte("massage"), good, ErrBadSignature},
@@ -173,7 +179,8 @@ func FuzzVerifyHybrid(f *testing.F) {
 	f.Add([]byte("m"), good[:100])
 	f.Add([]byte{}, make([]byte, SignatureSize))
 	f.Fuzz(func(t *testing.T, message, signature []byte) {
-		if err := key.Public().VerifyHybrid(LabelJoin, message, signature); err == nil && !bytes.Equal(signature, good) {
+		if err := key.Public().VerifyHybrid(LabelJoin, message, signature); err == nil &&
+			!bytes.Equal(signature, good) {
 			t.Fatal("a signature that nobody made")
 		}
 	})

@@ -12,10 +12,11 @@ const (
 	maxLabel    = 63
 )
 
-// ParseAddress checks HOST:PORT and returns its one canonical form: names and hexadecimal digits in lower case, IP
-// addresses as RFC 5952 writes them, IPv6 in brackets. HOST is a DNS name of letters, digits and hyphens
-// (internationalised ones in their xn-- form) or an IP address that a packet can be sent to; zones are refused,
-// since they mean something on one machine only. PORT is 1 to 65535. Errors: [ErrAddress], naming the address.
+// ParseAddress checks HOST:PORT and returns its one canonical form: names and hexadecimal digits in lower
+// case, IP addresses as RFC 5952 writes them, IPv6 in brackets. HOST is a DNS name of letters, digits and
+// hyphens (internationalised ones in their xn-- form) or an IP address that a packet can be sent to; zones
+// are refused, since they mean something on one machine only. PORT is 1 to 65535. Errors: [ErrAddress],
+// naming the address.
 func ParseAddress(text string) (string, error) {
 	if len(text) > maxHostName+len(":65535") {
 		return "", fmt.Errorf("%w: %.40q… is too long", ErrAddress, text)
@@ -54,14 +55,15 @@ func splitAddress(text string) (host, port string, ok bool) {
 
 func joinIP(text string, ip netip.Addr, port uint16) (string, error) {
 	ip = ip.Unmap()
-	if ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+	if ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast() ||
+		ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return "", fmt.Errorf("%w: %q cannot be reached from another machine", ErrAddress, text)
 	}
 	return netip.AddrPortFrom(ip, port).String(), nil
 }
 
-// isHostName accepts lower-case names of RFC 1123 section 2.1. The last label may not be a number, since then the
-// name would be read as an IPv4 address by some and as a name by others.
+// isHostName accepts lower-case names of RFC 1123 section 2.1. The last label may not be a number, since then
+// the name would be read as an IPv4 address by some and as a name by others.
 func isHostName(host string) bool {
 	if host == "" || len(host) > maxHostName {
 		return false

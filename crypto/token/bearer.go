@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// bearerPrefix lets secret scanners and people recognise a token; the rest is base64url of version, secret and
-// check. All characters are of b64token (RFC 6750 section 2.1).
+// bearerPrefix lets secret scanners and people recognise a token; the rest is base64url of version, secret
+// and check. All characters are of b64token (RFC 6750 section 2.1).
 const bearerPrefix = "aether-"
 
 const bearerVersion = 1

@@ -38,8 +38,8 @@ type Invite struct {
 	Addresses []string
 }
 
-// Encode returns the line to hand to the invitee, secret included. Addresses come out in canonical form, doubled
-// ones once. Errors: [ErrAddress], [ErrTooLong], [ErrNoSecret].
+// Encode returns the line to hand to the invitee, secret included. Addresses come out in canonical form,
+// doubled ones once. Errors: [ErrAddress], [ErrTooLong], [ErrNoSecret].
 func (i Invite) Encode() (string, error) {
 	addresses, err := canonicalAddresses(i.Addresses)
 	if err != nil {
@@ -59,9 +59,9 @@ func (i Invite) Encode() (string, error) {
 	return line, nil
 }
 
-// Parse reads an invite. White space and quotes around it are taken off, since people paste lines with what stood
-// around them. Errors, none of which quotes the secret: [ErrNotInvite], [ErrTooLong], [ErrMistyped], [ErrVersion],
-// [ErrAddress].
+// Parse reads an invite. White space and quotes around it are taken off, since people paste lines with what
+// stood around them. Errors, none of which quotes the secret: [ErrNotInvite], [ErrTooLong], [ErrMistyped],
+// [ErrVersion], [ErrAddress].
 func Parse(text string) (Invite, error) {
 	line, err := unwrap(text)
 	if err != nil {

@@ -14,9 +14,9 @@ const SecretSize = 16
 
 const redacted = "[redacted]"
 
-// Secret is the random part of an invite or bearer token, [SecretSize] bytes. It prints as "[redacted]" whatever way it
-// is formatted or logged, and has no text or JSON form. Copies share one secret. The zero Secret holds none: it
-// equals nothing and cannot be encoded.
+// Secret is the random part of an invite or bearer token, [SecretSize] bytes. It prints as "[redacted]"
+// whatever way it is formatted or logged, and has no text or JSON form. Copies share one secret. The zero
+// Secret holds none: it equals nothing and cannot be encoded.
 type Secret struct {
 	// Package fmt cannot call Format on what lies in an unexported field of somebody's struct, and follows one
 	// pointer when it prints such a field under a verb that does not fit. It does not follow a second one.
@@ -38,8 +38,9 @@ func NewSecret(random io.Reader) (Secret, error) {
 
 func secretOf(raw [SecretSize]byte) Secret { return Secret{&secretBox{&raw}} }
 
-// Hash returns the value under which a gateway remembers the secret. With 128 random bits below it there is nothing
-// to guess, so it needs neither salt nor stretching. The hash of a zero Secret is zero, which no secret has.
+// Hash returns the value under which a gateway remembers the secret. With 128 random bits below it there is
+// nothing to guess, so it needs neither salt nor stretching. The hash of a zero Secret is zero, which no
+// secret has.
 func (s Secret) Hash() [32]byte {
 	if s.box == nil {
 		return [32]byte{}

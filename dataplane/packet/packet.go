@@ -93,8 +93,10 @@ func DecrementHopLimit(b []byte) bool {
 	return true
 }
 
-// Forwardable reports whether an endpoint may pass a packet with this address on at all: link-local, loopback,
-// multicast and unspecified addresses stay on their link (RFC 9484 section 7.1, RFC 4291 section 2.5.6).
+// Forwardable reports whether an endpoint may pass a packet with this address on at all. Link-local, loopback,
+// multicast and unspecified addresses stay on their link (RFC 9484 section 7, RFC 4291 section 2.5.6); 0.0.0.0/8 and
+// IPv4-mapped addresses belong on no link, and the latter would slip past checks made for IPv4 (RFC 1812 section
+// 5.3.7, RFC 4942 section 2.2).
 func Forwardable(a netip.Addr) bool {
-	return a.IsGlobalUnicast()
+	return a.IsGlobalUnicast() && !a.Is4In6() && (!a.Is4() || a.As4()[0] != 0)
 }

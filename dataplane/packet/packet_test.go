@@ -121,6 +121,7 @@ func TestForwardable(t *testing.T) {
 	for addr, want := range map[string]bool{
 		"10.0.0.1": true, "8.8.8.8": true, "fd00::1": true, "2001:db8::1": true,
 		"127.0.0.1": false, "169.254.1.1": false, "224.0.0.251": false, "0.0.0.0": false, "255.255.255.255": false,
+		"0.1.2.3": false, "::ffff:10.0.0.1": false, "::ffff:127.0.0.1": false,
 		"fe80::1": false, "ff02::1": false, "::": false, "::1": false,
 	} {
 		if got := Forwardable(netip.MustParseAddr(addr)); got != want {

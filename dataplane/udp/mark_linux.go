@@ -1,13 +1,16 @@
 package udp
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// SetMark gives a socket a firewall mark (SO_MARK); 0 leaves it without. It needs CAP_NET_ADMIN.
+// SetMark gives a socket a firewall mark (SO_MARK); 0 leaves it without. The error is ErrMark where the process lacks
+// CAP_NET_ADMIN (or, since Linux 5.17, CAP_NET_RAW).
 func SetMark(raw syscall.RawConn, mark uint32) error {
 	if mark == 0 {
 		return nil
@@ -18,7 +21,10 @@ func SetMark(raw syscall.RawConn, mark uint32) error {
 	}); err != nil {
 		return fmt.Errorf("set firewall mark: %w", err)
 	}
-	if markErr != nil {
+	switch {
+	case errors.Is(markErr, os.ErrPermission):
+		return ErrMark
+	case markErr != nil:
 		return fmt.Errorf("set firewall mark: %w", markErr)
 	}
 	return nil

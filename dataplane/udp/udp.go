@@ -7,28 +7,20 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 )
-
-// ErrPortInUse means that another program has the UDP port.
-var ErrPortInUse = errors.New("UDP port is in use by another program")
-
-// ErrPermission means that the process may not bind the port.
-var ErrPermission = errors.New("not permitted to bind the UDP port")
-
-// ErrAddress means that the host does not have the address.
-var ErrAddress = errors.New("this machine does not have the address")
 
 // Config says how to open a socket.
 type Config struct {
 	// Address is where to bind. An address that is not valid means all addresses of both families, or of IPv4
-	// alone where the host has no IPv6.
+	// alone where the host has no IPv6. 0.0.0.0 and :: mean all of that one family.
 	Address netip.AddrPort
 	// Mark is the firewall mark of everything sent (Linux SO_MARK); 0 for none.
 	Mark uint32
 }
 
-// Listen opens a socket. The error is ErrPortInUse, ErrPermission or ErrAddress where that is the cause.
+// Listen opens a socket. The error is ErrPortInUse, ErrPermission, ErrAddress or ErrMark where that is the cause.
 func Listen(ctx context.Context, cfg Config) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error { return SetMark(raw, cfg.Mark) }}
 	network, address := where(cfg.Address)
@@ -43,8 +35,9 @@ func Listen(ctx context.Context, cfg Config) (*net.UDPConn, error) {
 	return conn, nil
 }
 
-// where turns an address into net's words.
+// where turns an address into net's words. An IPv4-mapped IPv6 address is an IPv4 one.
 func where(a netip.AddrPort) (network, address string) {
+	a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 	switch {
 	case !a.Addr().IsValid():
 		return "udp", fmt.Sprintf(":%d", a.Port())
@@ -56,11 +49,13 @@ func where(a netip.AddrPort) (network, address string) {
 
 func bindError(err error) error {
 	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
+	case errors.Is(err, ErrMark):
+		return ErrMark
+	case errors.Is(err, errnoInUse):
 		return ErrPortInUse
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+	case errors.Is(err, errnoNotAllowed), errors.Is(err, os.ErrPermission):
 		return ErrPermission
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, errnoNoAddress):
 		return ErrAddress
 	}
 	return err

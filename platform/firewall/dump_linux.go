@@ -3,7 +3,6 @@ package firewall
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -15,6 +14,9 @@ const (
 	dumpTries      = 8
 	attributeTypes = 0x3fff // masks the flags off a netlink attribute's type
 )
+
+// errMessage: a netlink message does not hold what its lengths say.
+var errMessage = errors.New("malformed nf_tables message")
 
 // foundRule is a rule as the kernel lists it. Expressions that this package need not understand stay raw.
 type foundRule struct {
@@ -31,8 +33,8 @@ type foundExpr struct {
 	data []byte
 }
 
-// dumpRules lists the rules of one table, or of all when table is "". The library's own listing leaves out the
-// expressions that it does not know, which would make a rule look as if it matched more than it does.
+// dumpRules lists the rules of one table, or of all when table is "". The library's own listing leaves out
+// the expressions that it does not know, which would make a rule look as if it matched more than it does.
 func dumpRules(family nftables.TableFamily, table string) ([]foundRule, error) {
 	const request = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE
 	const answer = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE
@@ -66,57 +68,63 @@ func dumpRules(family nftables.TableFamily, table string) ([]foundRule, error) {
 
 func parseRule(message []byte) (foundRule, error) {
 	if len(message) < nl.SizeofNfgenmsg {
-		return foundRule{}, errors.New("short nf_tables message")
+		return foundRule{}, errMessage
 	}
 	r := foundRule{family: nftables.TableFamily(message[0])}
-	attrs, err := nl.ParseRouteAttr(message[nl.SizeofNfgenmsg:])
-	if err != nil {
-		return foundRule{}, fmt.Errorf("parse an nf_tables rule: %w", err)
-	}
-	for _, a := range attrs {
-		switch a.Attr.Type & attributeTypes {
+	err := eachAttribute(message[nl.SizeofNfgenmsg:], func(kind uint16, value []byte) error {
+		switch kind {
 		case unix.NFTA_RULE_TABLE:
-			r.table = unix.ByteSliceToString(a.Value)
+			r.table = unix.ByteSliceToString(value)
 		case unix.NFTA_RULE_CHAIN:
-			r.chain = unix.ByteSliceToString(a.Value)
+			r.chain = unix.ByteSliceToString(value)
 		case unix.NFTA_RULE_HANDLE:
-			if len(a.Value) == 8 {
-				r.handle = binary.BigEndian.Uint64(a.Value)
+			if len(value) != 8 {
+				return errMessage
 			}
+			r.handle = binary.BigEndian.Uint64(value)
 		case unix.NFTA_RULE_USERDATA:
-			r.comment = commentOf(a.Value)
+			r.comment = commentOf(value)
 		case unix.NFTA_RULE_EXPRESSIONS:
-			if r.exprs, err = parseExprs(a.Value); err != nil {
-				return foundRule{}, fmt.Errorf("parse an nf_tables rule: %w", err)
-			}
+			return eachAttribute(value, func(_ uint16, element []byte) error {
+				e, err := parseExpr(element)
+				r.exprs = append(r.exprs, e)
+				return err
+			})
 		}
-	}
-	return r, nil
+		return nil
+	})
+	return r, err
 }
 
-func parseExprs(data []byte) ([]foundExpr, error) {
-	list, err := nl.ParseRouteAttr(data)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]foundExpr, 0, len(list))
-	for _, element := range list {
-		attrs, err := nl.ParseRouteAttr(element.Value)
-		if err != nil {
-			return nil, err
+func parseExpr(element []byte) (foundExpr, error) {
+	var e foundExpr
+	err := eachAttribute(element, func(kind uint16, value []byte) error {
+		switch kind {
+		case unix.NFTA_EXPR_NAME:
+			e.name = unix.ByteSliceToString(value)
+		case unix.NFTA_EXPR_DATA:
+			e.data = value
 		}
-		var e foundExpr
-		for _, a := range attrs {
-			switch a.Attr.Type & attributeTypes {
-			case unix.NFTA_EXPR_NAME:
-				e.name = unix.ByteSliceToString(a.Value)
-			case unix.NFTA_EXPR_DATA:
-				e.data = a.Value
-			}
+		return nil
+	})
+	return e, err
+}
+
+// eachAttribute calls do with type and value of each netlink attribute in data, until one fails or is
+// malformed.
+func eachAttribute(data []byte, do func(kind uint16, value []byte) error) error {
+	for len(data) >= unix.SizeofRtAttr {
+		length := int(binary.NativeEndian.Uint16(data))
+		if length < unix.SizeofRtAttr || length > len(data) {
+			return errMessage
 		}
-		out = append(out, e)
+		kind := binary.NativeEndian.Uint16(data[2:]) & attributeTypes
+		if err := do(kind, data[unix.SizeofRtAttr:length]); err != nil {
+			return err
+		}
+		data = data[min((length+3)&^3, len(data)):]
 	}
-	return out, nil
+	return nil
 }
 
 // decode returns the expression, or nil when it is of a kind that this package has no use for.

@@ -16,8 +16,8 @@ const (
 	stateNew = 1 << 3 // NF_CT_STATE_BIT(IP_CT_NEW), as a rule's "ct state" sees it
 )
 
-// probe is a new connection's first packet: forwarded in from our interface, or out to it. The other interface is
-// any but ours. Nothing else about it is known.
+// probe is a new connection's first packet: forwarded in from our interface, or out to it. The other
+// interface is any but ours. Nothing else about it is known.
 type probe struct {
 	protocol byte
 	in, out  string // the name of our interface, or "" for any other
@@ -99,7 +99,8 @@ func (w *walk) chain(id chainID, depth int) verdict {
 	return verdictNone
 }
 
-// value is the content of a register: known bytes, or the name of some interface that is not ours, or unknown.
+// value is the content of a register: known bytes, or the name of some interface that is not ours, or
+// unknown.
 type value struct {
 	known      []byte
 	otherIface bool

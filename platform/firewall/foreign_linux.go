@@ -22,11 +22,11 @@ type ruleset struct {
 	rules map[chainID][]foundRule
 }
 
-// ForeignDrops finds the base chains of others on the forward hook that would drop new connections forwarded in or
-// out of our interface tun, by their policy or by a rule that matches everything left. Rules whose match depends on
-// more than interfaces and connection state are not counted on either way: what they accept may be dropped later,
-// what they drop is somebody's decision about some packets. Rules made by the legacy iptables program are not in
-// nf_tables and are not seen. Errors: [*MissingError], of netlink.
+// ForeignDrops finds the base chains of others on the forward hook that would drop new connections forwarded
+// in or out of our interface tun, by their policy or by a rule that matches everything left. Rules whose
+// match depends on more than interfaces and connection state are not counted on either way: what they accept
+// may be dropped later, what they drop is somebody's decision about some packets. Rules made by the legacy
+// iptables program are not in nf_tables and are not seen. Errors: [*MissingError], of netlink.
 func ForeignDrops(tun string) ([]ForeignDrop, error) {
 	set, err := readRuleset()
 	if err != nil {
@@ -48,7 +48,7 @@ func readRuleset() (*ruleset, error) {
 	}
 	chains, err := conn.ListChains()
 	if err != nil {
-		return nil, missing(err)
+		return nil, missingTables(err)
 	}
 	set := &ruleset{rules: map[chainID][]foundRule{}}
 	for _, c := range chains {
@@ -123,8 +123,8 @@ func familyName(family nftables.TableFamily) string {
 	return "inet"
 }
 
-// owner tells whose a base chain is by the names of the table and of the chains that it leads to. Where Docker and
-// ufw share the chain, ufw's command is the one that lasts.
+// owner tells whose a base chain is by the names of the table and of the chains that it leads to. Where
+// Docker and ufw share the chain, ufw's command is the one that lasts.
 func (s *ruleset) owner(base chainID) Owner {
 	reached := s.reachable(base)
 	has := func(prefixes ...string) bool {
@@ -164,4 +164,25 @@ func (s *ruleset) reachable(base chainID) []string {
 		}
 	}
 	return out
+}
+
+// remedy returns the command for an owner and family.
+func remedy(owner Owner, family, table, chain, device string) string {
+	switch owner {
+	case Docker:
+		tool := "iptables"
+		if family == "ip6" {
+			tool = "ip6tables"
+		}
+		return fmt.Sprintf("%s -I DOCKER-USER -i %s -j ACCEPT && %s -I DOCKER-USER -o %s -j ACCEPT",
+			tool, device, tool, device)
+	case UFW:
+		return fmt.Sprintf("ufw route allow in on %s && ufw route allow out on %s", device, device)
+	case Firewalld:
+		return fmt.Sprintf("firewall-cmd --permanent --zone=trusted --add-interface=%s && firewall-cmd --reload",
+			device)
+	case Unknown:
+	}
+	return fmt.Sprintf("nft insert rule %s %s %s iifname %q accept && nft insert rule %s %s %s oifname %q accept",
+		family, table, chain, device, family, table, chain, device)
 }

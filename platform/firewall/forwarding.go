@@ -17,7 +17,8 @@ const (
 type Forwarding struct {
 	// Device is our interface.
 	Device string
-	// Mark is the firewall mark of our own sockets; routes are looked up with it, so that our table is not seen.
+	// Mark is the firewall mark of our own sockets; routes are looked up with it, so that our table is not
+	// seen.
 	Mark uint32
 	// Granted are the prefixes behind this node. Without any nothing is held.
 	Granted []netip.Prefix
@@ -31,7 +32,8 @@ type Host struct {
 	Unreached []netip.Prefix
 	// ForceForwarding says that the kernel has force_forwarding per interface (Linux 6.17).
 	ForceForwarding bool
-	// RouterUplinks are interfaces whose default route comes from router advertisements and whose accept_ra is 1.
+	// RouterUplinks are interfaces whose default route comes from router advertisements and whose accept_ra
+	// is 1.
 	RouterUplinks []string
 	// Spread are the keys that net/ipv6/conf/all/forwarding overwrites.
 	Spread []string
@@ -54,8 +56,8 @@ type Notice struct {
 	Detail string
 }
 
-// Settings returns the parameters to hold, in the order in which to set them: uplinks are told to go on accepting
-// router advertisements before IPv6 forwarding would make them stop.
+// Settings returns the parameters to hold, in the order in which to set them: uplinks are told to go on
+// accepting router advertisements before IPv6 forwarding would make them stop.
 func (f Forwarding) Settings(host Host) []sysctl.Setting {
 	var out []sysctl.Setting
 	for _, device := range f.withOwn(host.Reach4) {
@@ -79,7 +81,8 @@ func (f Forwarding) Settings(host Host) []sysctl.Setting {
 	return out
 }
 
-// withOwn adds our interface to those that a family's granted prefixes are reached through; replies come in there.
+// withOwn adds our interface to those that a family's granted prefixes are reached through; replies come in
+// there.
 func (f Forwarding) withOwn(reach []string) []string {
 	if len(reach) == 0 {
 		return nil

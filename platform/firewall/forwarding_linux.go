@@ -18,9 +18,9 @@ const (
 	routeTries = 8
 )
 
-// SetForwarding holds the kernel parameters that forwarding to the granted prefixes needs, and releases those that
-// this Manager held for an earlier plan. Without granted prefixes it releases all. Errors: of the sysctl package and
-// of netlink.
+// SetForwarding holds the kernel parameters that forwarding to the granted prefixes needs, and releases those
+// that this Manager held for an earlier plan. Without granted prefixes it releases all. Errors: of the sysctl
+// package and of netlink.
 func (m *Manager) SetForwarding(f Forwarding) ([]Notice, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -76,8 +76,8 @@ func Inspect(f Forwarding) (Host, error) {
 	return host, nil
 }
 
-// inspect is Inspect for somebody who holds some parameters already: an uplink whose accept_ra is held at 2 still
-// needs it.
+// inspect is Inspect for somebody who holds some parameters already: an uplink whose accept_ra is held at 2
+// still needs it.
 func inspect(f Forwarding, held []string) (Host, error) {
 	var host Host
 	if len(f.Granted) == 0 {
@@ -150,7 +150,7 @@ func readRoutes(own string) (*routes, error) {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
 	for _, l := range links {
-		if l.Attrs().Flags&unix.IFF_LOOPBACK == 0 {
+		if l.Attrs().RawFlags&unix.IFF_LOOPBACK == 0 {
 			r.names[l.Attrs().Index] = l.Attrs().Name
 		}
 	}
@@ -177,9 +177,9 @@ func listAll[T any](list func() ([]T, error)) (out []T, err error) {
 	return out, err
 }
 
-// devices returns the interfaces that packets for a granted prefix leave through: those of the routes inside it and
-// of the one that covers it. For the default route only its own interfaces count; other networks have grants of
-// their own.
+// devices returns the interfaces that packets for a granted prefix leave through: those of the routes inside
+// it and of the one that covers it. For the default route only its own interfaces count; other networks have
+// grants of their own.
 func (r *routes) devices(p netip.Prefix, mark uint32) ([]string, error) {
 	var out []string
 	for i := range r.list {
@@ -188,7 +188,8 @@ func (r *routes) devices(p netip.Prefix, mark uint32) ([]string, error) {
 		if route.Type != unix.RTN_UNICAST || !ok || destination.Addr().Is4() != p.Addr().Is4() {
 			continue
 		}
-		if destination.Bits() >= p.Bits() && p.Contains(destination.Addr()) && (p.Bits() > 0 || destination.Bits() == 0) {
+		inside := destination.Bits() >= p.Bits() && p.Contains(destination.Addr())
+		if inside && (p.Bits() > 0 || destination.Bits() == 0) {
 			out = append(out, r.hops(route)...)
 		}
 	}

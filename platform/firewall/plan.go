@@ -18,13 +18,13 @@ const (
 	// TablePrefix begins the name of every table of ours, of other daemons on this host too.
 	TablePrefix = "aether-"
 
-	maxPlanPrefixes = 256 // a plan goes to the kernel in one message of bounded size
+	maxPlanPrefixes = 512 // the elements of a set go to the kernel in one attribute of at most 64 KiB
 	maxPorts        = 64
 	maxDeviceBytes  = 15
 	maxTableBytes   = 64
 )
 
-// ErrPlan: the plan is contradictory or out of bounds. Nothing was changed.
+// ErrPlan says that the plan is contradictory or out of bounds. Nothing was changed.
 var ErrPlan = errors.New("invalid firewall plan")
 
 // MissingError says that the kernel lacks something the table needs.
@@ -59,7 +59,8 @@ type Plan struct {
 	TunnelPrefixes []netip.Prefix
 	// OwnAddresses are our own addresses in them.
 	OwnAddresses []netip.Addr
-	// Granted are the prefixes behind this node that tunnel sources may reach; they are masqueraded toward them.
+	// Granted are the prefixes behind this node that tunnel sources may reach; they are masqueraded toward
+	// them.
 	Granted []netip.Prefix
 }
 
@@ -110,8 +111,8 @@ func validTable(name string) error {
 	return nil
 }
 
-// Normalized returns the plan with lists sorted and doubles removed.
-func (p Plan) Normalized() Plan {
+// Canonical returns the plan with lists sorted and doubles removed.
+func (p Plan) Canonical() Plan {
 	p.Ports = sortedUnique(p.Ports, cmp.Compare[uint16])
 	p.TunnelPrefixes = sortedUnique(p.TunnelPrefixes, comparePrefix)
 	p.OwnAddresses = sortedUnique(p.OwnAddresses, netip.Addr.Compare)
@@ -136,7 +137,7 @@ func (p Plan) Equal(o Plan) bool {
 
 // fingerprint names the content of the table; every rule carries it.
 func (p Plan) fingerprint() string {
-	n := p.Normalized()
+	n := p.Canonical()
 	sum := sha256.Sum256(fmt.Appendf(nil, "rules 1 %q %d %v %v %v %v",
 		n.Device, n.Mark, n.Ports, n.TunnelPrefixes, n.OwnAddresses, n.Granted))
 	return hex.EncodeToString(sum[:8])

@@ -3,7 +3,6 @@ package firewall
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/google/nftables"
@@ -13,11 +12,10 @@ import (
 
 // Chains of our table.
 const (
-	chainShield     = "shield"
-	chainMark       = "mark"
-	chainClamp      = "clamp"
-	chainSource     = "source"
-	chainMasquerade = "masquerade"
+	chainShield = "shield"
+	chainMark   = "mark"
+	chainClamp  = "clamp"
+	chainSource = "source"
 )
 
 const (
@@ -32,7 +30,7 @@ const (
 	commentPrefix  = "aethertunnel "
 )
 
-// chainSpec is a chain of our table and the hook it sits on; kind is empty for a chain that is only jumped to.
+// chainSpec is a base chain of our table.
 type chainSpec struct {
 	name     string
 	kind     nftables.ChainType
@@ -45,18 +43,15 @@ func chainSpecs() []chainSpec {
 		{chainShield, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw},
 		{chainMark, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle},
 		{chainClamp, nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityMangle},
-		{chainMasquerade, "", nil, nil},
 		{chainSource, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource},
 	}
 }
 
 func (s chainSpec) chain(table *nftables.Table) *nftables.Chain {
-	c := &nftables.Chain{Name: s.name, Table: table, Type: s.kind, Hooknum: s.hook, Priority: s.priority}
-	if s.hook != nil {
-		accept := nftables.ChainPolicyAccept
-		c.Policy = &accept
+	accept := nftables.ChainPolicyAccept
+	return &nftables.Chain{
+		Name: s.name, Table: table, Type: s.kind, Hooknum: s.hook, Priority: s.priority, Policy: &accept,
 	}
-	return c
 }
 
 // rule is one of our rules before it is given to the kernel.
@@ -65,7 +60,8 @@ type rule struct {
 	exprs []expr.Any
 }
 
-// rules lists the rules of a normalized plan, in order.
+// rules lists the rules, in order. What a plan lists is in sets, so their number is always the same: a whole
+// table fits the kernel's answer buffer.
 func (p Plan) rules() []rule {
 	var out []rule
 	add := func(chain string, parts ...[]expr.Any) {
@@ -77,72 +73,54 @@ func (p Plan) rules() []rule {
 	}
 	notOurs := interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, p.Device)
 	notLocal := interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpNeq, loopback)
-	for _, a := range p.OwnAddresses {
-		host := netip.PrefixFrom(a, a.BitLen())
-		add(chainShield, notOurs, notLocal, addressIn(host, destinationSide), drop())
+	for _, f := range families() {
+		add(chainShield, notOurs, notLocal, f.is(), f.destinationIn(setOwn), drop())
+		add(chainShield, notOurs, notLocal, f.is(), f.sourceIn(setTunnel), drop())
 	}
-	for _, prefix := range p.TunnelPrefixes {
-		add(chainShield, notOurs, notLocal, addressIn(prefix, sourceSide), drop())
-	}
-	for _, port := range p.Ports {
-		add(chainMark, notOurs, udpDestination(port), destinationIsLocal(), setMark(p.Mark))
-	}
+	add(chainMark, notOurs, udpDestination(), destinationIsLocal(), setMark(p.Mark))
 	add(chainClamp, interfaceIs(expr.MetaKeyIIFNAME, expr.CmpOpEq, p.Device), tcpSyn(), clampMSS())
 	add(chainClamp, interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpEq, p.Device), tcpSyn(), clampMSS())
-	for _, prefix := range p.Granted {
-		add(chainMasquerade, addressIn(prefix, destinationSide), []expr.Any{&expr.Counter{}, &expr.Masq{}})
-	}
-	if len(p.Granted) > 0 {
-		for _, prefix := range p.TunnelPrefixes {
-			add(chainSource, interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, p.Device),
-				addressIn(prefix, sourceSide), jump(chainMasquerade))
-		}
+	for _, f := range families() {
+		add(chainSource, interfaceIs(expr.MetaKeyOIFNAME, expr.CmpOpNeq, p.Device), f.is(), f.sourceIn(setTunnel),
+			f.destinationIn(setGranted), []expr.Any{&expr.Counter{}, &expr.Masq{}})
 	}
 	return out
 }
 
-// side is the source or destination of a packet.
-type side int
+// family is where an address family has its addresses in the header.
+type family struct {
+	suffix       string // of the names of its sets
+	protocol     byte
+	keyType      nftables.SetDatatype
+	length       uint32
+	sourceOffset uint32
+}
 
-const (
-	sourceSide side = iota
-	destinationSide
-)
+func families() []family {
+	return []family{
+		{suffix: "4", protocol: unix.NFPROTO_IPV4, keyType: nftables.TypeIPAddr, length: 4, sourceOffset: 12},
+		{suffix: "6", protocol: unix.NFPROTO_IPV6, keyType: nftables.TypeIP6Addr, length: 16, sourceOffset: 8},
+	}
+}
 
-// addressIn matches packets of the prefix's family whose address on that side is in it.
-func addressIn(prefix netip.Prefix, s side) []expr.Any {
-	family, offset, length := byte(unix.NFPROTO_IPV4), uint32(12), uint32(4)
-	if prefix.Addr().Is6() {
-		family, offset, length = unix.NFPROTO_IPV6, 8, 16
-	}
-	if s == destinationSide {
-		offset += length
-	}
-	out := []expr.Any{
+func (f family) is() []expr.Any {
+	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{family}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{f.protocol}},
 	}
-	if prefix.Bits() == 0 {
-		return out
-	}
-	out = append(out, &expr.Payload{
-		DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length,
-	})
-	if prefix.Bits() < prefix.Addr().BitLen() {
-		out = append(out, &expr.Bitwise{
-			SourceRegister: register, DestRegister: register, Len: length,
-			Mask: maskBytes(prefix.Bits(), int(length)), Xor: make([]byte, length),
-		})
-	}
-	return append(out, &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: prefix.Addr().AsSlice()})
 }
 
-func maskBytes(bits, length int) []byte {
-	out := make([]byte, length)
-	for i := range bits {
-		out[i/8] |= 0x80 >> (i % 8)
+func (f family) sourceIn(set string) []expr.Any { return f.addressIn(f.sourceOffset, set) }
+
+func (f family) destinationIn(set string) []expr.Any {
+	return f.addressIn(f.sourceOffset+f.length, set)
+}
+
+func (f family) addressIn(offset uint32, set string) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.length},
+		&expr.Lookup{SourceRegister: register, SetName: set + f.suffix},
 	}
-	return out
 }
 
 func interfaceIs(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
@@ -166,10 +144,10 @@ func protocolIs(protocol byte) []expr.Any {
 	}
 }
 
-func udpDestination(port uint16) []expr.Any {
+func udpDestination() []expr.Any {
 	return append(protocolIs(unix.IPPROTO_UDP),
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: udpPortOffset, Len: 2},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binary.BigEndian.AppendUint16(nil, port)})
+		&expr.Lookup{SourceRegister: register, SetName: setPorts})
 }
 
 func destinationIsLocal() []expr.Any {
@@ -214,10 +192,6 @@ func clampMSS() []expr.Any {
 
 func drop() []expr.Any {
 	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
-}
-
-func jump(chain string) []expr.Any {
-	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
 }
 
 // comment is what marks a rule as ours and says which plan it belongs to and which rule of it it is.

@@ -43,8 +43,8 @@ type parsed struct {
 	wholeBytes int64 // where whole lines end; what follows was cut short
 }
 
-// parse reads a journal file. It fails with ErrFormat only when the header is that of something else; damage to
-// records is counted instead, because the others must still be undone.
+// parse reads a journal file. It fails with ErrFormat only when the header is that of something else; damage
+// to records is counted instead, because the others must still be undone.
 func parse(data []byte) (parsed, error) {
 	var p parsed
 	if len(data) < len(header) && strings.HasPrefix(header, string(data)) {

@@ -11,13 +11,13 @@ func record(id ID, kind, body string) Record {
 	return Record{ID: id, Kind: kind, Scope: Scope{Boot: "b", Netns: "cookie:1"}, Body: json.RawMessage(body)}
 }
 
-func file(t testing.TB, records ...Record) []byte {
-	t.Helper()
+func file(tb testing.TB, records ...Record) []byte {
+	tb.Helper()
 	out := []byte(header)
 	for _, r := range records {
 		var err error
 		if out, err = appendLine(out, r); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return out
@@ -34,7 +34,7 @@ func ids(p parsed) []ID {
 func TestParseCutsTornTailAtEveryByte(t *testing.T) {
 	whole := file(t, record(1, "a", `{"x":1}`), record(2, "b", `{"y":"z"}`))
 	first := len(file(t, record(1, "a", `{"x":1}`)))
-	for end := range len(whole) {
+	for end := range whole {
 		p, err := parse(whole[:end])
 		if err != nil {
 			t.Fatalf("cut at %d: %v", end, err)
@@ -64,7 +64,8 @@ func TestParseDetectsEveryFlippedBit(t *testing.T) {
 			if err != nil {
 				t.Fatalf("byte %d bit %d: %v", at, bit, err)
 			}
-			// '+' and '-' differ in two bits, and hexadecimal digits have two cases, so only those survive a flip.
+			// '+' and '-' differ in two bits, and hexadecimal digits have two cases, so only those survive a
+			// flip.
 			caseOnly := at >= len(header)+2 && at < len(header)+10 && bit == 5
 			if !caseOnly && (len(p.entries) != 1 || p.entries[0].record.ID != 2 || p.damaged == 0) {
 				t.Errorf("byte %d bit %d: records %v, damaged %d", at, bit, ids(p), p.damaged)

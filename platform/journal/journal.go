@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 )
 
-// Bounds of a journal. A daemon makes a few dozen changes; the bounds only keep a fault from growing the file.
+// Bounds of a journal. A daemon makes a few dozen changes; the bounds only keep a fault from growing the
+// file.
 const (
 	// FileName is the name of the journal inside the state directory.
 	FileName = "journal"
@@ -21,8 +21,6 @@ const (
 	MaxElsewhere = 1024
 	// MaxFileBytes bounds the file.
 	MaxFileBytes = 16 << 20
-
-	compactBytes = 256 << 10
 )
 
 // ID names a record within its journal. IDs rise and are not used twice while the journal is open.
@@ -38,8 +36,8 @@ type Change struct {
 
 // Recorder is what a package needs that changes the host. [*Journal] implements it.
 type Recorder interface {
-	// Record puts the changes on disk, all or none, and returns one ID each in order. When it returns an error the
-	// host must not be changed.
+	// Record puts the changes on disk, all or none, and returns one ID each in order. When it returns an
+	// error the host must not be changed.
 	Record(changes ...Change) ([]ID, error)
 	// Forget drops records whose changes have been taken back. Unknown ids are ignored.
 	Forget(ids ...ID) error
@@ -105,8 +103,9 @@ func (j *Journal) Pending() []Record {
 	return out
 }
 
-// Record implements [Recorder]. Errors: [ErrFull] (bounds), [ErrClosed], [ErrBroken] (an earlier fsync or rollback
-// failed, so the file can no longer be trusted to grow) and whatever the file system says, ENOSPC among it.
+// Record implements [Recorder]. Errors: [ErrFull] (bounds), [ErrClosed], [ErrBroken] (an earlier fsync or
+// rollback failed, so the file can no longer be trusted to grow) and whatever the file system says, ENOSPC
+// among it.
 func (j *Journal) Record(changes ...Change) ([]ID, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -127,7 +126,7 @@ func (j *Journal) Record(changes ...Change) ([]ID, error) {
 		return nil, err
 	}
 	if j.sizeByte+int64(len(lines)) > MaxFileBytes {
-		return nil, fmt.Errorf("record a change: %w: file has %d bytes", ErrFull, j.sizeByte)
+		return nil, fmt.Errorf("record a change: %w: %s has %d bytes", ErrFull, j.path, j.sizeByte)
 	}
 	if err := j.appendLocked(lines); err != nil {
 		return nil, err
@@ -159,9 +158,9 @@ func (j *Journal) encodeLocked(changes []Change) (records []Record, lines []byte
 	return records, lines, offsets, nil
 }
 
-// appendLocked writes and syncs whole lines. On failure the file is cut back to its old size, so that a full disk
-// leaves nothing half written. After a failed fsync the kernel may have dropped the dirty pages while claiming
-// success to the next caller, so the journal refuses all further records.
+// appendLocked writes and syncs whole lines. On failure the file is cut back to its old size, so that a full
+// disk leaves nothing half written. After a failed fsync the kernel may have dropped the dirty pages while
+// claiming success to the next caller, so the journal refuses all further records.
 func (j *Journal) appendLocked(lines []byte) error {
 	if _, err := j.file.WriteAt(lines, j.sizeByte); err != nil {
 		if cut := j.file.Truncate(j.sizeByte); cut != nil {
@@ -177,8 +176,8 @@ func (j *Journal) appendLocked(lines []byte) error {
 	return nil
 }
 
-// Forget implements [Recorder]. The records are gone from memory even when the file could not be marked; undoing
-// them once more after a crash is harmless.
+// Forget implements [Recorder]. The records are gone from memory even when the file could not be marked;
+// undoing them once more after a crash is harmless.
 func (j *Journal) Forget(ids ...ID) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -248,6 +247,3 @@ func (j *Journal) usableLocked() error {
 	}
 	return nil
 }
-
-// tempPath is the file that a rewrite builds before it takes the journal's name.
-func (j *Journal) tempPath() string { return filepath.Join(filepath.Dir(j.path), FileName+".new") }

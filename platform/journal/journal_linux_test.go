@@ -247,8 +247,8 @@ func TestClosedJournal(t *testing.T) {
 	}
 }
 
-// TestFullDisk fills a small file system: recording must fail and leave a whole file, what is recorded must still be
-// undone and forgotten, also after reopening.
+// TestFullDisk fills a small file system: recording must fail and leave a whole file, what is recorded must
+// still be undone and forgotten, also after reopening.
 func TestFullDisk(t *testing.T) {
 	dir := smallFileSystem(t)
 	j := open(t, dir, scope(1))

@@ -11,8 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CurrentScope returns the boot and the network namespace of the calling thread. The namespace is named by its
-// cookie (SO_NETNS_COOKIE, Linux 5.14), which is never used twice during a boot, or else by the inode of its file.
+// compactBytes is the size from which on the file is rewritten when most of it is forgotten records.
+const compactBytes = 256 << 10
+
+// CurrentScope returns the boot and the network namespace of the calling thread. The namespace is named by
+// its cookie (SO_NETNS_COOKIE, Linux 5.14), which is never used twice during a boot, or else by the inode of
+// its file.
 func CurrentScope() (Scope, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -43,8 +47,8 @@ func netnsName() (string, error) {
 	return fmt.Sprintf("inode:%d", st.Ino), nil
 }
 
-// Open opens the journal of a state directory in the calling thread's network namespace, and makes it if it is not
-// there. The directory must exist. Errors: [ErrLocked], [ErrFormat], or of the file system.
+// Open opens the journal of a state directory in the calling thread's network namespace, and makes it if it
+// is not there. The directory must exist. Errors: [ErrLocked], [ErrFormat], or of the file system.
 func Open(dir string) (*Journal, error) {
 	scope, err := CurrentScope()
 	if err != nil {
@@ -67,8 +71,8 @@ func OpenIn(dir string, scope Scope) (*Journal, error) {
 	return j, nil
 }
 
-// lockFile opens and locks the file that has the name now: a rewrite by the previous owner may have replaced it
-// between our open and our lock.
+// lockFile opens and locks the file that has the name now: a rewrite by the previous owner may have replaced
+// it between our open and our lock.
 func lockFile(path string) (*os.File, error) {
 	for range 16 {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -169,8 +173,8 @@ func (j *Journal) inScope(entries []entry) []entry {
 	return kept
 }
 
-// compactIfWorthLocked rewrites the file when most of a large file is forgotten records. A failure is no reason to
-// refuse a record: the file is still whole, and its own bound stops its growth.
+// compactIfWorthLocked rewrites the file when most of a large file is forgotten records. A failure is no
+// reason to refuse a record: the file is still whole, and its own bound stops its growth.
 func (j *Journal) compactIfWorthLocked() error {
 	if j.sizeByte < compactBytes {
 		return nil
@@ -189,8 +193,8 @@ func (j *Journal) compactIfWorthLocked() error {
 	return err
 }
 
-// rewriteLocked replaces the file by one that holds only the pending entries. The new file is locked before it has
-// the name, so no second process can slip in.
+// rewriteLocked replaces the file by one that holds only the pending entries. The new file is locked before
+// it has the name, so no second process can slip in.
 func (j *Journal) rewriteLocked() error {
 	content := []byte(header)
 	offsets := make([]int64, len(j.entries))
@@ -255,3 +259,6 @@ func syncDir(dir string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
+
+// tempPath is the file that a rewrite builds before it takes the journal's name.
+func (j *Journal) tempPath() string { return filepath.Join(filepath.Dir(j.path), FileName+".new") }

@@ -22,15 +22,16 @@ func (l Left) String() string {
 	return fmt.Sprintf("%s: left as it is: we set %q, somebody has since made it %q", l.Thing, l.Set, l.Found)
 }
 
-// Undoer takes back the change of one record. It is called with the record of a change that was made, half made,
-// never made, or taken back before; only the first two need work. What somebody else has changed since it leaves
-// and returns. An error means that the change is still there and keeps the record pending.
+// Undoer takes back the change of one record. It is called with the record of a change that was made, half
+// made, never made, or taken back before; only the first two need work. What somebody else has changed since
+// it leaves and returns. An error means that the change is still there and keeps the record pending.
 type Undoer func(Record) ([]Left, error)
 
 // Registry maps a kind of change to its undoer.
 type Registry map[string]Undoer
 
-// Merge returns one registry with the undoers of all. Kinds carry their package's name, so they do not collide.
+// Merge returns one registry with the undoers of all. Kinds carry their package's name, so they do not
+// collide.
 func Merge(registries ...Registry) Registry {
 	out := Registry{}
 	for _, r := range registries {
@@ -55,8 +56,8 @@ type Report struct {
 	Elsewhere []Record
 	// Failed lists the records that are still pending because undoing them failed.
 	Failed []Failure
-	// Void, Damaged and Evicted count what Open dropped: records of another boot, unreadable lines, and the oldest
-	// records of other namespaces beyond [MaxElsewhere].
+	// Void, Damaged and Evicted count what Open dropped: records of another boot, unreadable lines, and the
+	// oldest records of other namespaces beyond [MaxElsewhere].
 	Void, Damaged, Evicted int
 	// ForgetErr is set when the file could not be marked; what was undone stays undone.
 	ForgetErr error
@@ -74,8 +75,8 @@ func (r Report) Err() error {
 	return errors.Join(errs...)
 }
 
-// Undo takes back every pending change of this scope, newest first, through the undoers in registry. It goes on
-// after a failure. It must run in the network namespace that the journal was opened in.
+// Undo takes back every pending change of this scope, newest first, through the undoers in registry. It goes
+// on after a failure. It must run in the network namespace that the journal was opened in.
 func (j *Journal) Undo(registry Registry) Report {
 	j.undoMu.Lock()
 	defer j.undoMu.Unlock()

@@ -1,6 +1,7 @@
 package netmon
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,8 @@ const (
 	DefaultQuiet = 75 * time.Millisecond
 	// DefaultLatest is how long after the first change of a burst the event is sent in any case.
 	DefaultLatest = 300 * time.Millisecond
+
+	defaultReceiveBytes = 1 << 20
 )
 
 // Change says what has changed since the last event.
@@ -42,7 +45,7 @@ type Config struct {
 	Quiet, Latest time.Duration
 }
 
-// ErrRunning: Run was called twice.
+// ErrRunning says that Run was called twice.
 var ErrRunning = errors.New("network monitor is running already")
 
 // Monitor watches the network namespace of the thread that calls Run.
@@ -52,7 +55,7 @@ type Monitor struct {
 	ready   chan struct{}
 	running atomic.Bool
 
-	// Tests only: the receive buffer to ask for, and what to do between subscribing and reading.
+	// Tests set these: the receive buffer to ask for, and what to do between subscribing and reading.
 	receiveBytes int
 	subscribed   func()
 }
@@ -65,7 +68,10 @@ func New(cfg Config) *Monitor {
 	if cfg.Latest <= 0 {
 		cfg.Latest = max(DefaultLatest, cfg.Quiet)
 	}
-	return &Monitor{cfg: cfg, changes: make(chan Change, 1), ready: make(chan struct{})}
+	return &Monitor{
+		cfg: cfg, changes: make(chan Change, 1), ready: make(chan struct{}),
+		receiveBytes: defaultReceiveBytes, subscribed: func() {},
+	}
 }
 
 // Changes returns the channel of events. It is never closed.
@@ -73,6 +79,17 @@ func (m *Monitor) Changes() <-chan Change { return m.changes }
 
 // Ready is closed when Run has subscribed: what changes from then on is reported.
 func (m *Monitor) Ready() <-chan struct{} { return m.ready }
+
+// Run watches until ctx ends and then returns nil. It returns an error when the kernel refuses the subscription, or
+// one that matches [errors.ErrUnsupported] where there is no implementation. It owns no goroutine after it has
+// returned.
+func (m *Monitor) Run(ctx context.Context) error {
+	if !m.running.CompareAndSwap(false, true) {
+		return ErrRunning
+	}
+	defer m.running.Store(false)
+	return m.run(ctx)
+}
 
 // send puts an event into the channel, merged with one that was not taken yet. Only Run sends, so this ends.
 func (m *Monitor) send(c Change) {

@@ -9,7 +9,6 @@ import (
 	"github.com/aethertunnel/aethertunnel/platform/journal"
 )
 
-// Run is supported on Linux alone.
-func (m *Monitor) Run(context.Context) error {
+func (m *Monitor) run(context.Context) error {
 	return &journal.UnsupportedError{Op: "watch the network", GOOS: runtime.GOOS}
 }

@@ -14,20 +14,14 @@ import (
 const (
 	groups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1) |
 		1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1)
-	readBytes           = 64 << 10
-	defaultReceiveBytes = 1 << 20
+	readBytes = 64 << 10
 )
 
 // errOverrun: the kernel dropped messages because the receive buffer was full.
 var errOverrun = errors.New("netlink receive buffer overrun")
 
-// Run watches until ctx ends and then returns nil. It returns an error when the kernel refuses the subscription.
-// It owns no goroutine after it has returned.
-func (m *Monitor) Run(ctx context.Context) error {
-	if !m.running.CompareAndSwap(false, true) {
-		return ErrRunning
-	}
-	defer m.running.Store(false)
+// run subscribes anew as long as the kernel drops messages.
+func (m *Monitor) run(ctx context.Context) error {
 	events := &coalescer{quiet: m.cfg.Quiet, latest: m.cfg.Latest}
 	for ctx.Err() == nil {
 		err := m.subscription(ctx, events)
@@ -39,7 +33,8 @@ func (m *Monitor) Run(ctx context.Context) error {
 	return nil
 }
 
-// subscription is the life of one socket. After an overrun what is known is out of date, so the caller starts anew.
+// subscription is the life of one socket. After an overrun what is known is out of date, so the caller starts
+// anew.
 func (m *Monitor) subscription(ctx context.Context, events *coalescer) (err error) {
 	file, err := m.subscribe()
 	if err != nil {
@@ -66,9 +61,7 @@ func (m *Monitor) subscription(ctx context.Context, events *coalescer) (err erro
 }
 
 func (m *Monitor) announce() {
-	if m.subscribed != nil {
-		m.subscribed()
-	}
+	m.subscribed()
 	select {
 	case <-m.ready:
 	default:
@@ -76,18 +69,14 @@ func (m *Monitor) announce() {
 	}
 }
 
-// subscribe opens the socket on the calling thread, so in its network namespace. It comes before the snapshot, so
-// that nothing falls between the two.
+// subscribe opens the socket on the calling thread, so in its network namespace. It comes before the
+// snapshot, so that nothing falls between the two.
 func (m *Monitor) subscribe() (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
 	}
-	size := defaultReceiveBytes
-	if m.receiveBytes > 0 {
-		size = m.receiveBytes
-	}
-	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, m.receiveBytes)
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
 	}
@@ -108,8 +97,10 @@ func (m *Monitor) read(ctx context.Context, file *os.File, known *view, events *
 			return fmt.Errorf("watch the network: %w", err)
 		}
 		// Looked at after the deadline is set: an end of ctx before that would have been overwritten.
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			return nil
+		default:
 		}
 		n, err := receive(file, buffer)
 		switch {

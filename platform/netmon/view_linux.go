@@ -145,8 +145,8 @@ func (v *view) address(m message) bool {
 	return !known || before != flags
 }
 
-// defaultRoute reports whether a message is about a default route, or one of the two halves of the address space by
-// which VPNs override it, of another interface than ours.
+// defaultRoute reports whether a message is about a default route, or one of the two halves of the address
+// space by which VPNs override it, of another interface than ours.
 func (v *view) defaultRoute(m message) bool {
 	if len(m.data) < unix.SizeofRtMsg {
 		return false

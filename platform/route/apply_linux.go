@@ -32,13 +32,13 @@ type made struct {
 // New returns a Manager that has made nothing. It does not touch the host.
 func New(cfg Config) *Manager { return &Manager{cfg: cfg} }
 
-// Set makes the difference between what is there and the plan: it adds what is missing and removes what this Manager
-// made for an earlier plan. Guards come before rules and rules before the interface, so that no packet for a tunnel
-// address can take another way in between.
+// Set makes the difference between what is there and the plan: it adds what is missing and removes what this
+// Manager made for an earlier plan. Guards come before rules and rules before the interface, so that no
+// packet for a tunnel address can take another way in between.
 //
-// Everything new is recorded with one fsync before the first change. After an error the host may have part of the
-// plan; the journal describes it, and either Set may be called again or the journal be undone. Taking everything back
-// is the journal's Undo; the Manager is of no use after it.
+// Everything new is recorded with one fsync before the first change. After an error the host may have part of
+// the plan; the journal describes it, and either Set may be called again or the journal be undone. Taking
+// everything back is the journal's Undo; the Manager is of no use after it.
 func (m *Manager) Set(plan Plan) ([]Notice, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (m *Manager) Set(plan Plan) ([]Notice, error) {
 	if !ok {
 		return nil, fmt.Errorf("set routes: interface %s: %w", plan.Device, unix.ENODEV)
 	}
-	plan = plan.Normalized()
+	plan = plan.Canonical()
 	notices, noIPv6 := ipv6State(plan)
 	wanted := desired(plan, device, noIPv6)
 	more, err := m.change(state, wanted)
@@ -152,8 +152,8 @@ func (m *Manager) change(state *kernel, wanted []thing) ([]Notice, error) {
 	return m.removeStale(wanted)
 }
 
-// missing returns the things that are to be recorded or made: those that are not there, and those that are there,
-// carry our protocol number and are not in our books, as after the loss of a journal.
+// missing returns the things that are to be recorded or made: those that are not there, and those that are
+// there, carry our protocol number and are not in our books, as after the loss of a journal.
 func (m *Manager) missing(state *kernel, wanted []thing) []thing {
 	var out []thing
 	for _, t := range wanted {
@@ -185,8 +185,8 @@ func (m *Manager) find(key string) int {
 	return slices.IndexFunc(m.made, func(o made) bool { return o.thing.key() == key })
 }
 
-// record puts the things that are not in the journal there. A link attribute with a new value replaces its record
-// after the new one is on disk.
+// record puts the things that are not in the journal there. A link attribute with a new value replaces its
+// record after the new one is on disk.
 func (m *Manager) record(things []thing) error {
 	var fresh []thing
 	var changes []journal.Change

@@ -16,9 +16,9 @@ const (
 
 // candidate derives the n-th choice of selectors for a state directory.
 //
-// Tables are above those that people number by hand. Priorities are before those of other VPNs that take whole
-// address ranges (5210 and up), so that their exit routes do not take our inner packets. Marks keep the bits free
-// that others test alone: 0x4000 and 0x8000 (kube-proxy), 0x0f00 (cilium), 0x00ff0000 (tailscale).
+// Tables are above those that people number by hand. Priorities are before those of other VPNs that take
+// whole address ranges (5210 and up), so that their exit routes do not take our inner packets. Marks keep the
+// bits free that others test alone: 0x4000 and 0x8000 (kube-proxy), 0x0f00 (cilium), 0x00ff0000 (tailscale).
 func candidate(stateDir string, n int) Selectors {
 	sum := sha256.Sum256(binary.BigEndian.AppendUint32([]byte("aethertunnel selectors\x00"+stateDir+"\x00"), uint32(n)))
 	word := func(i int) uint32 { return binary.BigEndian.Uint32(sum[4*i:]) }

@@ -6,10 +6,11 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Choose returns table, mark and rule priority that nothing else in this namespace uses. They are derived from the
-// state directory, so they are the same at every start unless somebody has taken them; several daemons with
-// different state directories get different ones. A remembered choice, or the zero value, may be passed in; it is
-// kept if it is free or what is there is ours from before. Errors: [ErrNoSelectors], of netlink.
+// Choose returns table, mark and rule priority that nothing else in this namespace uses. They are derived
+// from the state directory, so they are the same at every start unless somebody has taken them; several
+// daemons with different state directories get different ones. A remembered choice, or the zero value, may be
+// passed in; it is kept if it is free or what is there is ours from before. Errors: [ErrNoSelectors], of
+// netlink.
 func Choose(stateDir string, remembered Selectors) (Selectors, error) {
 	state, err := readKernel()
 	if err != nil {

@@ -64,16 +64,6 @@ func KindOf(a netip.Addr) (kind AddressKind, ok bool) {
 	return Global, true
 }
 
-// defaultLike reports whether a route is no network but "everything else": the default route, or one of the halves
-// and other large blocks by which VPNs write it. No single network is larger than a /8.
-func defaultLike(p netip.Prefix) bool { return p.Bits() < 8 }
-
-// localOnly reports whether a prefix holds only addresses that never leave their link.
-func localOnly(p netip.Prefix) bool {
-	a := p.Addr()
-	return a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.IsUnspecified()
-}
-
 // connectedNetwork is a network that an interface reaches without a gateway.
 type connectedNetwork struct {
 	prefix netip.Prefix

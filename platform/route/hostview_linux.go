@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// KnownPrefixes returns every prefix that the host has an address in or a route to, in all tables and both families,
-// sorted, for choosing a prefix that is free. Default routes, and the blocks larger than a /8 by which VPNs write
-// them, are left out: they say nothing about what is in use.
+// KnownPrefixes returns every prefix that the host has an address in or a route to, in all tables and both
+// families, sorted, for choosing a prefix that is free. Default routes, and the blocks larger than a /8 by
+// which VPNs write them, are left out: they say nothing about what is in use.
 func KnownPrefixes() ([]netip.Prefix, error) {
 	state, err := readKernel()
 	if err != nil {
@@ -33,9 +33,9 @@ func KnownPrefixes() ([]netip.Prefix, error) {
 	return sortedPrefixes(out), nil
 }
 
-// Connected returns which of our prefixes overlap a network that another interface than exceptDevice is directly
-// connected to: an address of the interface, or a route to it without a gateway, in any table. Default routes, in
-// prefixes or on the host, overlap nothing.
+// Connected returns which of our prefixes overlap a network that another interface than exceptDevice is
+// directly connected to: an address of the interface, or a route to it without a gateway, in any table.
+// Default routes, in prefixes or on the host, overlap nothing.
 func Connected(prefixes []netip.Prefix, exceptDevice string) ([]Conflict, error) {
 	state, err := readKernel()
 	if err != nil {
@@ -49,7 +49,8 @@ func (k *kernel) connected(exceptDevice string) []connectedNetwork {
 	add := func(p netip.Prefix, index int) {
 		attrs, ok := k.links[index]
 		p = p.Masked()
-		if !ok || attrs.Name == exceptDevice || attrs.RawFlags&unix.IFF_LOOPBACK != 0 || defaultLike(p) || localOnly(p) {
+		if !ok || attrs.Name == exceptDevice || attrs.RawFlags&unix.IFF_LOOPBACK != 0 ||
+			defaultLike(p) || localOnly(p) {
 			return
 		}
 		out = append(out, connectedNetwork{prefix: p, device: attrs.Name})
@@ -70,9 +71,10 @@ func (k *kernel) connected(exceptDevice string) []connectedNetwork {
 	return slices.Compact(out)
 }
 
-// UsableAddresses returns the host's unicast addresses on interfaces that are up, other than those named, best
-// first: interfaces with a default route before others, lasting addresses before deprecated and temporary ones.
-// Link-local and loopback addresses, and those that are tentative or failed duplicate detection, are left out.
+// UsableAddresses returns the host's unicast addresses on interfaces that are up, other than those named,
+// best first: interfaces with a default route before others, lasting addresses before deprecated and
+// temporary ones. Link-local and loopback addresses, and those that are tentative or failed duplicate
+// detection, are left out.
 func UsableAddresses(exceptDevices ...string) ([]HostAddress, error) {
 	state, err := readKernel()
 	if err != nil {
@@ -139,4 +141,14 @@ func nextHops(r *netlink.Route) []int {
 		out = append(out, hop.LinkIndex)
 	}
 	return out
+}
+
+// defaultLike reports whether a route is no network but "everything else": the default route, or one of the
+// halves and other large blocks by which VPNs write it. No single network is larger than a /8.
+func defaultLike(p netip.Prefix) bool { return p.Bits() < 8 }
+
+// localOnly reports whether a prefix holds only addresses that never leave their link.
+func localOnly(p netip.Prefix) bool {
+	a := p.Addr()
+	return a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.IsUnspecified()
 }

@@ -143,13 +143,6 @@ func (k *kernel) find(device string) (deviceID, bool) {
 	return deviceID{}, false
 }
 
-func (k *kernel) nameOf(index int) string {
-	if a, ok := k.links[index]; ok {
-		return a.Name
-	}
-	return ""
-}
-
 // gone drops the errors that say that what was to be removed is not there any more.
 func gone(err error) error {
 	for _, e := range []error{unix.ESRCH, unix.ENOENT, unix.EADDRNOTAVAIL, unix.ENODEV} {

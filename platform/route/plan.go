@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// Protocol is the routing protocol number (rtm_protocol, FRA_PROTOCOL) of our routes and rules. 148 is in the
-	// range free for daemons (above RTPROT_STATIC) and not assigned in the kernel's or iproute2's lists.
+	// Protocol is the routing protocol number (rtm_protocol, FRA_PROTOCOL) of our routes and rules. 148 is in
+	// the range free for daemons (above RTPROT_STATIC) and not assigned in the kernel's or iproute2's lists.
 	Protocol = 148
 	// GuardMetric is the metric of the unreachable routes; any route to the interface is better.
 	GuardMetric = 1 << 30
@@ -63,7 +63,8 @@ type Plan struct {
 	MTU int
 	// TxQueuePackets is the length of the interface's transmit queue; 0 leaves it.
 	TxQueuePackets int
-	// Addresses go on the interface, with their prefix length but without a route for it (noprefixroute, nodad).
+	// Addresses go on the interface, with their prefix length but without a route for it (noprefixroute,
+	// nodad).
 	Addresses []netip.Prefix
 	// Routes go into our table.
 	Routes []Route
@@ -120,8 +121,8 @@ func cleanPrefix(p netip.Prefix) bool {
 	return p.IsValid() && !p.Addr().Is4In6() && p == p.Masked()
 }
 
-// Normalized returns the plan with default metrics filled in, lists sorted and doubles removed.
-func (p Plan) Normalized() Plan {
+// Canonical returns the plan with default metrics filled in, lists sorted and doubles removed.
+func (p Plan) Canonical() Plan {
 	p.Addresses = sortedPrefixes(p.Addresses)
 	p.Guards = sortedPrefixes(p.Guards)
 	routes := slices.Clone(p.Routes)
@@ -139,7 +140,7 @@ func (p Plan) Normalized() Plan {
 
 // Equal reports whether two plans ask for the same state.
 func (p Plan) Equal(o Plan) bool {
-	a, b := p.Normalized(), o.Normalized()
+	a, b := p.Canonical(), o.Canonical()
 	return a.Device == b.Device && a.MTU == b.MTU && a.TxQueuePackets == b.TxQueuePackets &&
 		a.Selectors == b.Selectors && slices.Equal(a.Addresses, b.Addresses) &&
 		slices.Equal(a.Routes, b.Routes) && slices.Equal(a.Guards, b.Guards)

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultRouter returns the IPv4 router of the main table's best default route and the host's address towards it. ok is
-// false when there is none, or when it is reached without an address of its own (point-to-point links).
+// DefaultRouter returns the IPv4 router of the main table's best default route and the host's address towards
+// it. ok is false when there is none, or when it is reached without an address of its own (point-to-point
+// links).
 func DefaultRouter() (router, local netip.Addr, ok bool, err error) {
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4,
 		&netlink.Route{Table: unix.RT_TABLE_MAIN, Dst: nil}, netlink.RT_FILTER_TABLE)

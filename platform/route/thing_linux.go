@@ -28,7 +28,8 @@ type thing interface {
 	// present reports whether the kernel has exactly this thing.
 	present(*kernel) bool
 	add() error
-	// remove takes the thing back if it is there and exactly ours; what somebody has put in its place it returns.
+	// remove takes the thing back if it is there and exactly ours; what somebody has put in its place it
+	// returns.
 	remove(*kernel) ([]journal.Left, error)
 }
 
@@ -159,12 +160,14 @@ func (t *routeThing) remove(k *kernel) ([]journal.Left, error) {
 	if t.present(k) {
 		return nil, gone(netlink.RouteDel(t.message()))
 	}
-	// A route of another protocol in the same slot took our route's place. One of our protocol is a newer one of
-	// ours to another interface.
+	// A route of another protocol in the same slot took our route's place. One of our protocol is a newer one
+	// of ours to another interface.
 	var left []journal.Left
 	for _, r := range there {
 		if r.Protocol != Protocol {
-			left = append(left, journal.Left{Thing: "route " + t.slot().String(), Set: t.key(), Found: describeRoute(r)})
+			left = append(left, journal.Left{
+				Thing: "route " + t.slot().String(), Set: t.key(), Found: describeRoute(r),
+			})
 		}
 	}
 	return left, nil

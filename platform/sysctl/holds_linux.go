@@ -12,8 +12,8 @@ import (
 	"github.com/aethertunnel/aethertunnel/platform/journal"
 )
 
-// Holds are the parameters that one daemon holds. Its methods are safe for concurrent use and act on the network
-// namespace of the calling thread, which must be that of Config.Scope.
+// Holds are the parameters that one daemon holds. Its methods are safe for concurrent use and act on the
+// network namespace of the calling thread, which must be that of Config.Scope.
 type Holds struct {
 	cfg  Config
 	self holder
@@ -31,9 +31,9 @@ func New(cfg Config) (*Holds, error) {
 	return &Holds{cfg: cfg, self: self, held: map[string]journal.ID{}}, nil
 }
 
-// Hold sets a parameter and holds it. It is idempotent: a parameter that is held already is only set again if its
-// value has changed. Errors: [ErrKey], [ErrNoKey], [*ConflictError], [ErrBusy], [ErrDir], of the journal and of the
-// file system. After an error the journal describes what may have been changed.
+// Hold sets a parameter and holds it. It is idempotent: a parameter that is held already is only set again if
+// its value has changed. Errors: [ErrKey], [ErrNoKey], [*ConflictError], [ErrBusy], [ErrDir], of the journal
+// and of the file system. After an error the journal describes what may have been changed.
 func (h *Holds) Hold(s Setting) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -84,8 +84,8 @@ func (h *Holds) holdLocked(r *registry, s Setting) error {
 	return write(s.Key, s.Value)
 }
 
-// joined returns the entry after one more holder. What is restored at the end is the value that somebody other than
-// us chose last: the one before the first holder, or one set by hand while the parameter was held.
+// joined returns the entry after one more holder. What is restored at the end is the value that somebody
+// other than us chose last: the one before the first holder, or one set by hand while the parameter was held.
 func (e registryEntry) joined(s Setting, current string, found bool, others []holder) (registryEntry, error) {
 	next := e
 	if !found || (current != e.Set && current != e.Before) || (len(others) == 0 && current != e.Set) {
@@ -118,8 +118,8 @@ func (h *Holds) record(s Setting, before string) error {
 	return nil
 }
 
-// Release gives up a parameter; the last holder restores it. A key that is not held is no error. The journal record
-// is forgotten when the parameter has been given up.
+// Release gives up a parameter; the last holder restores it. A key that is not held is no error. The journal
+// record is forgotten when the parameter has been given up.
 func (h *Holds) Release(key string) ([]journal.Left, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -185,8 +185,8 @@ func undo(record journal.Record) ([]journal.Left, error) {
 	return left, nil
 }
 
-// withoutEntry handles a record without holder file: the change was never made, was taken back already, or somebody
-// removed the file. In the last case other holders may exist, so the value is left.
+// withoutEntry handles a record without holder file: the change was never made, was taken back already, or
+// somebody removed the file. In the last case other holders may exist, so the value is left.
 func withoutEntry(b Body) ([]journal.Left, error) {
 	current, err := Read(b.Key)
 	if errors.Is(err, ErrNoKey) || (err == nil && (current != b.Set || b.Set == b.Before)) {

@@ -53,8 +53,8 @@ func (h holder) alive() bool {
 	return err == nil && start == h.StartTicks
 }
 
-// startTicks reads field 22 of /proc/PID/stat. The command name, field 2, may hold anything, so fields are counted
-// from its closing parenthesis.
+// startTicks reads field 22 of /proc/PID/stat. The command name, field 2, may hold anything, so fields are
+// counted from its closing parenthesis.
 func startTicks(pid int) (uint64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -104,8 +104,8 @@ func withRegistry(dir string, scope journal.Scope, do func(*registry) error) (er
 	return do(r)
 }
 
-// prepare makes the directory and refuses one that somebody else can write: its files decide what root writes to
-// /proc/sys.
+// prepare makes the directory and refuses one that somebody else can write: its files decide what root writes
+// to /proc/sys.
 func (r *registry) prepare(parent string) error {
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return err
@@ -203,8 +203,8 @@ func (r *registry) store(e registryEntry) error {
 	return os.Rename(path+".new", path)
 }
 
-// leave removes the holders that gone selects. When none is left the parameter is restored and the file removed, in
-// this order, so that a crash between the two finds the file and has nothing left to do.
+// leave removes the holders that gone selects. When none is left the parameter is restored and the file
+// removed, in this order, so that a crash between the two finds the file and has nothing left to do.
 func (r *registry) leave(key string, gone func(holder) bool) ([]journal.Left, error) {
 	e, found, err := r.load(key)
 	if err != nil || !found {
@@ -255,8 +255,8 @@ func (e registryEntry) restore() ([]journal.Left, error) {
 	return e.restoreSpreads(now)
 }
 
-// restoreSpreads puts back the parameters that writing the key has just overwritten: to the value from before we
-// came, or to the one that somebody else gave them since.
+// restoreSpreads puts back the parameters that writing the key has just overwritten: to the value from before
+// we came, or to the one that somebody else gave them since.
 func (e registryEntry) restoreSpreads(now map[string]string) ([]journal.Left, error) {
 	var left []journal.Left
 	for key, before := range e.Spreads {
@@ -285,7 +285,8 @@ func (e registryEntry) restoreSpreads(now map[string]string) ([]journal.Left, er
 	return left, nil
 }
 
-// Read returns a parameter's value without surrounding space. Errors: [ErrKey], [ErrNoKey], of the file system.
+// Read returns a parameter's value without surrounding space. Errors: [ErrKey], [ErrNoKey], of the file
+// system.
 func Read(key string) (string, error) {
 	if !validKey(key) {
 		return "", fmt.Errorf("read a sysctl: %w: %q", ErrKey, key)

@@ -9,7 +9,8 @@ import (
 	"github.com/aethertunnel/aethertunnel/platform/journal"
 )
 
-// DefaultDir is the directory that the daemons of one machine share. It is on a file system that a reboot empties.
+// DefaultDir is the directory that the daemons of one machine share. It is on a file system that a reboot
+// empties.
 const DefaultDir = "/run/aetherd"
 
 // Kind is the kind of this package's journal records.
@@ -58,8 +59,8 @@ type Setting struct {
 	Key string
 	// Value is compared and written without surrounding space.
 	Value string
-	// Spreads are keys that the kernel overwrites as well when Key is written (net/ipv6/conf/all/forwarding sets
-	// every interface). Their values are restored with it.
+	// Spreads are keys that the kernel overwrites as well when Key is written (net/ipv6/conf/all/forwarding
+	// sets every interface). Their values are restored with it.
 	Spreads []string
 }
 
@@ -101,8 +102,8 @@ type Config struct {
 	Journal journal.Recorder
 }
 
-// Body is the JSON body of this package's journal records. The holder file is what counts; the values here are
-// for the case that it was lost.
+// Body is the JSON body of this package's journal records. The holder file is what counts; the values here
+// are for the case that it was lost.
 type Body struct {
 	Dir      string `json:"dir"`
 	StateDir string `json:"state_dir"`

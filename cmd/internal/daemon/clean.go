@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/aethertunnel/aethertunnel/control/api"
 	"github.com/aethertunnel/aethertunnel/platform/journal"
 )
 
@@ -37,5 +38,9 @@ func Clean(dir string, log *slog.Logger) (cleaned Cleaned, err error) {
 		cleaned.Kept = append(cleaned.Kept, l.String())
 	}
 	cleaned.Undone = report.Undone
+	// We hold the state, so nobody listens on the socket.
+	if removeErr := os.Remove(api.SocketPath(dir)); !errors.Is(removeErr, os.ErrNotExist) {
+		err = errors.Join(err, removeErr)
+	}
 	return cleaned, errors.Join(err, j.Close())
 }

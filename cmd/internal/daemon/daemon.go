@@ -39,6 +39,10 @@ type node struct {
 func Run(ctx context.Context, o Options) (err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	invite, err := parseInvite(o.Invite)
+	if err != nil {
+		return err
+	}
 	dir := o.Config.Node.State
 	st, err := openState(dir)
 	if err != nil {
@@ -46,7 +50,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
 	n := &node{opts: o, state: st, started: now(), stop: stop}
-	if n.plan, err = st.decide(o.Invite); err != nil {
+	if n.plan, err = st.decide(invite); err != nil {
 		return err
 	}
 	if problems := o.Config.CheckRole(n.plan.role); len(problems) > 0 {

@@ -143,8 +143,13 @@ func (g *gatewayNode) mapPort(ctx context.Context, changed func()) {
 	if kind, usable := route.KindOf(local); !usable || kind == route.Global {
 		return // our own address is public: there is nothing to forward
 	}
+	nonce, err := g.state.mappingNonce()
+	if err != nil {
+		g.opts.Log.Warn("port mapping", "error", err)
+		return
+	}
 	client, err := portmap.New(portmap.Config{
-		Gateway: router, LocalAddr: local, InternalPort: g.opts.Config.Gateway.Listen[0].Port, Logger: g.opts.Log,
+		Nonce: nonce, Gateway: router, LocalAddr: local, InternalPort: g.opts.Config.Gateway.Listen[0].Port, Logger: g.opts.Log,
 		Control: func(_, _ string, raw syscall.RawConn) error { return udp.SetMark(raw, g.host.selectors.Mark) },
 		OnEvent: func(e portmap.Event) {
 			g.reach.mu.Lock()

@@ -76,18 +76,26 @@ type plan struct {
 	invite *token.Invite // to be redeemed first
 }
 
+// parseInvite reads the invite as typed; nil when there is none.
+func parseInvite(text string) (*token.Invite, error) {
+	if text == "" {
+		return nil, nil
+	}
+	invite, err := token.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("invite: %w", err)
+	}
+	return &invite, nil
+}
+
 // decide finds the role from what was asked and what the state holds. The same invite given again to a member that has
 // joined by it is how people start a program a second time, and means "reconnect".
-func (s *state) decide(inviteText string) (plan, error) {
-	if inviteText == "" {
+func (s *state) decide(invite *token.Invite) (plan, error) {
+	if invite == nil {
 		if s.membership != nil {
 			return plan{role: config.RoleMember}, nil
 		}
 		return plan{role: config.RoleGateway}, nil
-	}
-	invite, err := token.Parse(inviteText)
-	if err != nil {
-		return plan{}, fmt.Errorf("invite: %w", err)
 	}
 	switch {
 	case s.network != nil:
@@ -99,22 +107,41 @@ func (s *state) decide(inviteText string) (plan, error) {
 		return plan{}, fmt.Errorf("state %s belongs to network %q already: use --state DIR with a fresh directory to join another",
 			s.dir, s.membership.NetworkName)
 	}
-	return plan{role: config.RoleMember, invite: &invite}, nil
+	return plan{role: config.RoleMember, invite: invite}, nil
 }
 
 // resetKey derives the key of stateless resets (RFC 9000 section 10.3) from the node's own, so that it survives restarts and
 // peers learn of a crash with their next packet.
 func (s *state) resetKey() (*quic.StatelessResetKey, error) {
-	secret, err := s.key.Encode()
+	derived, err := s.derive("aethertunnel stateless reset v1", len(quic.StatelessResetKey{}))
 	if err != nil {
-		return nil, fmt.Errorf("derive reset key: %w", err)
-	}
-	defer clear(secret)
-	derived, err := hkdf.Key(sha256.New, secret, nil, "aethertunnel stateless reset v1", len(quic.StatelessResetKey{}))
-	if err != nil {
-		return nil, fmt.Errorf("derive reset key: %w", err)
+		return nil, err
 	}
 	return (*quic.StatelessResetKey)(derived), nil
+}
+
+// mappingNonce derives the nonce that proves to the router that a port mapping is ours (RFC 6887 section 11.1), so that
+// a start after a crash can renew the old one.
+func (s *state) mappingNonce() ([12]byte, error) {
+	derived, err := s.derive("aethertunnel port mapping v1", 12)
+	if err != nil {
+		return [12]byte{}, err
+	}
+	return [12]byte(derived), nil
+}
+
+// derive makes a secret of its own for one use out of the node's keys.
+func (s *state) derive(use string, size int) ([]byte, error) {
+	secret, err := s.key.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("derive key: %w", err)
+	}
+	defer clear(secret)
+	derived, err := hkdf.Key(sha256.New, secret, nil, use, size)
+	if err != nil {
+		return nil, fmt.Errorf("derive key: %w", err)
+	}
+	return derived, nil
 }
 
 func now() time.Time { return time.Now() }

@@ -56,6 +56,8 @@ func listenError(address netip.AddrPort, err error) error {
 			err, address.Port())
 	case errors.Is(err, udp.ErrPermission):
 		return fmt.Errorf("%w: run with sudo, or choose a port above 1023 with --listen :PORT", err)
+	case errors.Is(err, udp.ErrMark):
+		return fmt.Errorf("%w: run with sudo, or give the process CAP_NET_ADMIN", err)
 	case errors.Is(err, udp.ErrAddress):
 		return fmt.Errorf("%w: give --listen an address of this machine, or only :PORT for all of them", err)
 	}

@@ -130,7 +130,7 @@ func (e *Emulator) Overruns(d Direction) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read statistics of %v: %w", from, err)
 	}
-	return int64(link.Attrs().Statistics.TxDropped), nil //nolint:gosec // a count of frames
+	return int64(link.Attrs().Statistics.TxDropped), nil
 }
 
 // Close takes the link and both interfaces away and returns the first error its threads met. Frames

@@ -28,7 +28,8 @@ func newRoad(t *testing.T) road {
 	a, b := labtest.Namespace(t, "a"), labtest.Namespace(t, "b")
 	left, right := a.Interface("eth0"), b.Interface("eth0")
 	link := labtest.Emulate(t, left, right, lab.EmulatorConfig{Seed: seed})
-	check(t, left.AddAddress("192.0.2.1/24", "2001:db8::1/64"), right.AddAddress("192.0.2.2/24", "2001:db8::2/64"))
+	check(t, left.AddAddress("192.0.2.1/24", "2001:db8::1/64"),
+		right.AddAddress("192.0.2.2/24", "2001:db8::2/64"))
 	return road{a: a, b: b, link: link, server: labtest.Serve(t, b, "192.0.2.2:0")}
 }
 
@@ -37,7 +38,8 @@ func TestEmulatedDelay(t *testing.T) {
 	check(t, r.link.Set(lab.AToB, impair.Impairments{Delay: 20 * time.Millisecond}),
 		r.link.Set(lab.BToA, impair.Impairments{Delay: 10 * time.Millisecond}))
 	for _, to := range []string{"192.0.2.2", "2001:db8::2"} {
-		result, err := traffic.Ping{Count: 5, Timeout: 10 * time.Second}.Run(t.Context(), r.a, netip.MustParseAddr(to))
+		ping := traffic.Ping{Count: 5, Timeout: 10 * time.Second}
+		result, err := ping.Run(t.Context(), r.a, netip.MustParseAddr(to))
 		check(t, err)
 		if result.Lost() != 0 || result.RTT.Min() < 30*time.Millisecond {
 			t.Errorf("%s: %v, %d lost; want at least 30ms", to, result.RTT, result.Lost())
@@ -49,9 +51,11 @@ func TestEmulatedDelay(t *testing.T) {
 // The books of the link and of the end points must agree packet by packet.
 func TestEmulatedLossIsWhatTheEndsSee(t *testing.T) {
 	r := newRoad(t)
-	check(t, r.link.Set(lab.AToB, impair.Impairments{Loss: 0.1, LossBurst: 4, Duplicate: 0.02, Delay: time.Millisecond}))
-	const packets = 4000
-	result, err := traffic.Paced{Bytes: 100, PacketsPerSecond: packets, Duration: time.Second}.Run(t.Context(), r.a, r.server.Addr())
+	check(t, r.link.Set(lab.AToB, impair.Impairments{
+		Loss: 0.1, LossBurst: 4, Duplicate: 0.02, Delay: time.Millisecond,
+	}))
+	paced := traffic.Paced{Bytes: 100, PacketsPerSecond: 4000, Duration: time.Second}
+	result, err := paced.Run(t.Context(), r.a, r.server.Addr())
 	check(t, err)
 	if result.Sent == 0 || result.Lost() == 0 || result.Duplicates == 0 {
 		t.Fatalf("no loss or duplicates: %+v", result)
@@ -68,9 +72,11 @@ func TestEmulatedLossIsWhatTheEndsSee(t *testing.T) {
 func TestEmulatedRate(t *testing.T) {
 	r := newRoad(t)
 	const rate, queue = 20_000_000, 64 << 10
-	check(t, r.link.SetBoth(impair.Impairments{BitsPerSecond: rate, QueueBytes: queue, Delay: 5 * time.Millisecond}))
-	const duration = 2 * time.Second
-	flood, err := traffic.Paced{Bytes: 1000, PacketsPerSecond: 5000, Duration: duration}.Run(t.Context(), r.a, r.server.Addr())
+	check(t, r.link.SetBoth(impair.Impairments{
+		BitsPerSecond: rate, QueueBytes: queue, Delay: 5 * time.Millisecond,
+	}))
+	paced := traffic.Paced{Bytes: 1000, PacketsPerSecond: 5000, Duration: 2 * time.Second}
+	flood, err := paced.Run(t.Context(), r.a, r.server.Addr())
 	check(t, err)
 	// In the time of sending, the link carries its rate, and afterwards what was in its queue. The exact
 	// figure is for the test of package impair; here threads may be kept from running, which moves it.
@@ -78,7 +84,8 @@ func TestEmulatedRate(t *testing.T) {
 	offered := float64(flood.Sent) * wire
 	carried := min(offered, rate/8*flood.Elapsed.Seconds()+queue)
 	if got := float64(flood.Received) * wire; got > 1.5*carried || got < carried/2 {
-		t.Errorf("%.0f of %.0f bytes arrived in %v, want about %.0f: %+v", got, offered, flood.Elapsed, carried, flood)
+		t.Errorf("%.0f of %.0f bytes arrived in %v, want about %.0f: %+v",
+			got, offered, flood.Elapsed, carried, flood)
 	}
 	if c := r.link.Counters(lab.AToB); c.QueueFull == 0 && offered > 1.5*carried {
 		t.Errorf("nothing was dropped: %+v", c)
@@ -90,9 +97,11 @@ func TestBlackHoleAndBlackout(t *testing.T) {
 	r := newRoad(t)
 	far := netip.MustParseAddr("192.0.2.2")
 	check(t, r.link.Set(lab.AToB, impair.Impairments{MTU: 1300}))
-	fits, err := traffic.Ping{Bytes: 1300 - 28, DontFragment: true, Timeout: 10 * time.Second}.Run(t.Context(), r.a, far)
+	ping := traffic.Ping{Bytes: 1300 - 28, DontFragment: true, Timeout: 10 * time.Second}
+	fits, err := ping.Run(t.Context(), r.a, far)
 	check(t, err)
-	over, err := traffic.Ping{Bytes: 1300 - 27, DontFragment: true, Timeout: 100 * time.Millisecond}.Run(t.Context(), r.a, far)
+	ping.Bytes, ping.Timeout = ping.Bytes+1, 100*time.Millisecond
+	over, err := ping.Run(t.Context(), r.a, far)
 	check(t, err)
 	if fits.Lost() != 0 || over.Lost() != 1 || len(over.Errors) != 0 {
 		t.Errorf("at the MTU %+v, over it %+v", fits, over)
@@ -134,7 +143,9 @@ func TestEmulatorSurvivesItsEnds(t *testing.T) {
 	r := newRoad(t)
 	left, right := r.a.Interface("eth0"), r.b.Interface("eth0")
 	check(t, right.SetDown())
-	if lost, err := (traffic.Ping{Timeout: 50 * time.Millisecond}).Run(t.Context(), r.a, netip.MustParseAddr("192.0.2.2")); err != nil || lost.Lost() != 1 {
+	far := netip.MustParseAddr("192.0.2.2")
+	lost, err := traffic.Ping{Timeout: 50 * time.Millisecond}.Run(t.Context(), r.a, far)
+	if err != nil || lost.Lost() != 1 {
 		t.Errorf("ping over a link that is down: %+v, %v", lost, err)
 	}
 	check(t, right.SetUp(), left.SetDown(), left.SetUp())
@@ -151,7 +162,8 @@ func TestEmulateFailsWhole(t *testing.T) {
 	if _, err := a.Handle().LinkByName("eth0"); err == nil {
 		t.Error("the first end outlived the failure")
 	}
-	if _, err := lab.Emulate(a.Interface("a-name-too-long-for-linux"), b.Interface("eth0"), lab.EmulatorConfig{}); err == nil {
+	long := a.Interface("a-name-too-long-for-linux")
+	if _, err := lab.Emulate(long, b.Interface("eth0"), lab.EmulatorConfig{}); err == nil {
 		t.Error("a name too long was taken")
 	}
 	link, err := lab.Emulate(a.Interface("eth0"), b.Interface("eth0"), lab.EmulatorConfig{MTU: 1280})

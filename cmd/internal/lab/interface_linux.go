@@ -28,7 +28,7 @@ func (i Interface) String() string { return i.Namespace.name + "/" + i.Name }
 func Veth(a, b Interface, mtu int) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = a.Name, mtu
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: b.Name, PeerMTU: uint32(mtu)} //nolint:gosec // the kernel checks it
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: b.Name, PeerMTU: uint32(mtu)}
 	err := b.Namespace.withFD(func(fd int) error {
 		veth.PeerNamespace = netlink.NsFd(fd)
 		return a.Namespace.handle.LinkAdd(veth)
@@ -109,16 +109,12 @@ func (i Interface) Addresses() ([]netip.Prefix, error) {
 // AddAddress gives the interface addresses, such as "192.0.2.1/24" or "2001:db8::1/64". IPv6 ones are
 // usable at once.
 func (i Interface) AddAddress(cidrs ...string) error {
-	return i.eachAddress("add address to", cidrs, func(h *netlink.Handle, l netlink.Link, a *netlink.Addr) error {
-		return h.AddrAdd(l, a)
-	})
+	return i.eachAddress("add address to", cidrs, (*netlink.Handle).AddrAdd)
 }
 
 // RemoveAddress takes addresses away. Routes that depend on one go with it.
 func (i Interface) RemoveAddress(cidrs ...string) error {
-	return i.eachAddress("remove address of", cidrs, func(h *netlink.Handle, l netlink.Link, a *netlink.Addr) error {
-		return h.AddrDel(l, a)
-	})
+	return i.eachAddress("remove address of", cidrs, (*netlink.Handle).AddrDel)
 }
 
 func (i Interface) eachAddress(

@@ -35,7 +35,8 @@ func ping(t *testing.T, from *lab.Namespace, to string) {
 }
 
 func TestVethJoinsNamespacesThroughARouter(t *testing.T) {
-	laptop, router, server := labtest.Namespace(t, "laptop"), labtest.Namespace(t, "router"), labtest.Namespace(t, "server")
+	laptop, router := labtest.Namespace(t, "laptop"), labtest.Namespace(t, "router")
+	server := labtest.Namespace(t, "server")
 	labtest.Veth(t, laptop.Interface("eth0"), router.Interface("lan"), 1500)
 	labtest.Veth(t, router.Interface("wan"), server.Interface("eth0"), 1400)
 	check(t,
@@ -58,7 +59,8 @@ func TestVethJoinsNamespacesThroughARouter(t *testing.T) {
 	}
 
 	check(t, laptop.RemoveRoute("0.0.0.0/0", "192.0.2.1"))
-	if lost, err := (traffic.Ping{}).Run(t.Context(), laptop, netip.MustParseAddr("198.51.100.2")); err != nil || lost.Lost() != 1 {
+	lost, err := traffic.Ping{}.Run(t.Context(), laptop, netip.MustParseAddr("198.51.100.2"))
+	if err != nil || lost.Lost() != 1 {
 		t.Errorf("ping without a route: %+v, %v", lost, err)
 	}
 }
@@ -72,7 +74,8 @@ func TestChangeAddressKeepsRoutes(t *testing.T) {
 		wifi.AddAddress("192.0.2.2/24", "2001:db8::2/64"),
 		laptop.AddRoute("0.0.0.0/0", "192.0.2.1"), laptop.AddRoute("::/0", "2001:db8::1"),
 	)
-	check(t, wifi.ChangeAddress("192.0.2.2/24", "192.0.2.77/24"), wifi.ChangeAddress("2001:db8::2/64", "2001:db8::77/64"))
+	check(t, wifi.ChangeAddress("192.0.2.2/24", "192.0.2.77/24"),
+		wifi.ChangeAddress("2001:db8::2/64", "2001:db8::77/64"))
 	got, err := wifi.Addresses()
 	check(t, err)
 	want := []netip.Prefix{netip.MustParsePrefix("192.0.2.77/24"), netip.MustParsePrefix("2001:db8::77/64")}
@@ -87,7 +90,9 @@ func TestInterfaceErrorsNameThePlace(t *testing.T) {
 	n := labtest.Namespace(t, "box")
 	nowhere := n.Interface("none0")
 	var missing netlink.LinkNotFoundError
-	for _, err := range []error{nowhere.SetUp(), nowhere.AddAddress("192.0.2.1/24"), nowhere.SetOffloads(lab.Offloads{})} {
+	for _, err := range []error{
+		nowhere.SetUp(), nowhere.AddAddress("192.0.2.1/24"), nowhere.SetOffloads(lab.Offloads{}),
+	} {
 		if !errors.As(err, &missing) {
 			t.Errorf("missing interface: %v", err)
 		}
@@ -109,7 +114,9 @@ func TestOffloads(t *testing.T) {
 	if initial == (lab.Offloads{}) {
 		t.Fatalf("a new veth has no offloads: %+v", initial)
 	}
-	for _, want := range []lab.Offloads{{}, {TxChecksum: true}, {TxChecksum: true, TSO: true, GSO: true, USO: true, GRO: true}} {
+	for _, want := range []lab.Offloads{
+		{}, {TxChecksum: true}, {TxChecksum: true, TSO: true, GSO: true, USO: true, GRO: true},
+	} {
 		check(t, place.SetOffloads(want))
 		got, err := place.Offloads()
 		check(t, err)

@@ -75,7 +75,7 @@ func ethtoolRequest(command uint8, flags, index int) (*nl.NetlinkRequest, error)
 	request := nl.NewNetlinkRequest(int(family.ID), flags)
 	request.AddData(&nl.Genlmsg{Command: command, Version: 1})
 	header := nl.NewRtAttr(unix.ETHTOOL_A_FEATURES_HEADER|unix.NLA_F_NESTED, nil)
-	header.AddRtAttr(unix.ETHTOOL_A_HEADER_DEV_INDEX, nl.Uint32Attr(uint32(index))) //nolint:gosec // an index
+	header.AddRtAttr(unix.ETHTOOL_A_HEADER_DEV_INDEX, nl.Uint32Attr(uint32(index)))
 	request.AddData(header)
 	return request, nil
 }

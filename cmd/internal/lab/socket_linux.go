@@ -24,7 +24,10 @@ func (n *Namespace) Listen(address string) (*net.TCPListener, error) {
 		if err != nil {
 			return err
 		}
-		listener = l.(*net.TCPListener) //nolint:forcetypeassert // network "tcp" makes no other type
+		var ok bool
+		if listener, ok = l.(*net.TCPListener); !ok {
+			return fmt.Errorf("a TCP listener is a %T", l)
+		}
 		return nil
 	})
 	return listener, err

@@ -3,12 +3,15 @@ package hosttest
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -65,11 +68,91 @@ func sources() []source {
 	return list
 }
 
+// settled waits until the kernel has told itself about what was done: the operational state of links follows
+// their peers' some time later, and so does the local route of an IPv6 address.
+func settled(t *testing.T) {
+	t.Helper()
+	links, routes := make(chan netlink.LinkUpdate, 1024), make(chan netlink.RouteUpdate, 1024)
+	done := make(chan struct{})
+	defer close(done)
+	if err := errors.Join(netlink.LinkSubscribe(links, done), netlink.RouteSubscribe(routes, done)); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.After(10 * time.Second)
+	for {
+		unsettled := append(unsettledLinks(t), unsettledAddresses(t)...)
+		if len(unsettled) == 0 {
+			return
+		}
+		select {
+		case <-links:
+		case <-routes:
+		case <-deadline:
+			t.Fatalf("the network does not settle: %v", unsettled)
+		}
+	}
+}
+
+// unsettledAddresses lists IPv6 addresses of interfaces that are up without their route in the local table.
+func unsettledAddresses(t *testing.T) []string {
+	t.Helper()
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V6)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		t.Fatal(err)
+	}
+	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, a := range addrs {
+		link, err := netlink.LinkByIndex(a.LinkIndex)
+		if err != nil || link.Attrs().RawFlags&unix.IFF_UP == 0 {
+			continue
+		}
+		if !slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(a.IP) }) {
+			out = append(out, fmt.Sprintf("%v has no local route", a.IP))
+		}
+	}
+	return out
+}
+
+func unsettledLinks(t *testing.T) []string {
+	t.Helper()
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		t.Fatal(err)
+	}
+	up := map[int]bool{}
+	for _, l := range links {
+		up[l.Attrs().Index] = l.Attrs().Flags&net.FlagUp != 0
+	}
+	var out []string
+	for _, l := range links {
+		a := l.Attrs()
+		want := netlink.LinkOperState(netlink.OperUp)
+		switch {
+		case l.Type() != "veth":
+			continue
+		case !up[a.Index]:
+			want = netlink.OperDown
+		case !up[a.ParentIndex]:
+			want = netlink.OperLowerLayerDown
+		}
+		if a.OperState != want {
+			out = append(out, fmt.Sprintf("%s is %v, not %v", a.Name, a.OperState, want))
+		}
+	}
+	return out
+}
+
 // Listing returns everything that a daemon may change in the network namespace, one line each, sorted: links,
-// addresses, rules, routes of all tables, the nftables ruleset, all as the kernel's own bytes, and every parameter
-// of the IPv4 and IPv6 configuration of all interfaces.
+// addresses, rules, routes of all tables, the nftables ruleset, all as the kernel's own bytes, and every
+// parameter of the IPv4 and IPv6 configuration of all interfaces.
 func Listing(t *testing.T) string {
 	t.Helper()
+	settled(t)
 	var lines []string
 	for _, s := range sources() {
 		lines = append(lines, s.list(t)...)
@@ -110,6 +193,9 @@ func (s source) list(t *testing.T) []string {
 func (s source) line(t *testing.T, message []byte) string {
 	t.Helper()
 	var b strings.Builder
+	if s.protocol == unix.NETLINK_NETFILTER {
+		message[2], message[3] = 0, 0 // the generation of the ruleset, which every change raises
+	}
 	fmt.Fprintf(&b, "%s %x", s.name, message[:s.header])
 	attrs, err := nl.ParseRouteAttr(message[s.header:])
 	if err != nil {

@@ -14,9 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Enter moves the test's goroutine, locked to its thread, into a new network namespace until the test ends. The
-// loopback interface is up and IPv6 addresses are usable at once (no duplicate address detection). It skips the test
-// only when the process really lacks the capability for it.
+// Enter moves the test's goroutine, locked to its thread, into a new network namespace until the test ends.
+// The loopback interface is up. New interfaces get no link-local addresses, which come and get usable some
+// time after the link, and so would make two listings differ. It skips the test only when the process really
+// lacks the capability.
 func Enter(t *testing.T) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -29,7 +30,8 @@ func Enter(t *testing.T) {
 		needs(t, unix.CAP_SYS_ADMIN, "make a network namespace", err)
 	}
 	t.Cleanup(func() {
-		// On failure the thread stays locked and dies with the goroutine: nothing else may run in this namespace.
+		// On failure the thread stays locked and dies with the goroutine: nothing else may run in this
+		// namespace.
 		if err := unix.Setns(int(old.Fd()), unix.CLONE_NEWNET); err != nil {
 			t.Error(err)
 			return
@@ -39,8 +41,7 @@ func Enter(t *testing.T) {
 		}
 		runtime.UnlockOSThread()
 	})
-	Sysctl(t, "net/ipv6/conf/default/accept_dad", "0")
-	Sysctl(t, "net/ipv6/conf/default/router_solicitations", "0")
+	Sysctl(t, "net/ipv6/conf/default/addr_gen_mode", "1")
 	Up(t, "lo")
 }
 
@@ -87,11 +88,12 @@ func Up(t *testing.T, names ...string) {
 	}
 }
 
-// Settle sets an interface up and down once: the kernel gives it its queueing discipline at the first time and keeps
-// that, which a comparison of listings would see.
+// Settle sets an interface up and down once: the kernel gives it its queueing discipline and its peer a
+// multicast route at the first time and keeps those, which a comparison of listings would see.
 func Settle(t *testing.T, name string) {
 	t.Helper()
 	Up(t, name)
+	settled(t)
 	if err := netlink.LinkSetDown(find(t, name)); err != nil {
 		t.Fatalf("set %s down: %v", name, err)
 	}
@@ -100,9 +102,14 @@ func Settle(t *testing.T, name string) {
 // Address adds an address such as "192.0.2.1/24" to an interface.
 func Address(t *testing.T, name, prefix string) {
 	t.Helper()
-	if err := netlink.AddrAdd(find(t, name), &netlink.Addr{IPNet: IPNet(prefix)}); err != nil {
+	addr := &netlink.Addr{IPNet: IPNet(prefix)}
+	if addr.IP.To4() == nil {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	if err := netlink.AddrAdd(find(t, name), addr); err != nil {
 		t.Fatalf("add %s to %s: %v", prefix, name, err)
 	}
+	settled(t)
 }
 
 // Route adds a route to the main table; via may be empty.
@@ -156,7 +163,8 @@ func ReadSysctl(t *testing.T, key string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// TUN makes a TUN interface without packet information and returns its descriptor; closing it removes the interface.
+// TUN makes a TUN interface without packet information and returns its descriptor; closing it removes the
+// interface.
 func TUN(t *testing.T, name string) *os.File {
 	t.Helper()
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
@@ -174,6 +182,29 @@ func TUN(t *testing.T, name string) *os.File {
 	file := os.NewFile(uintptr(fd), "/dev/net/tun "+name)
 	t.Cleanup(func() { _ = file.Close() })
 	return file
+}
+
+// OneCPU keeps the calling thread, which must be locked, on one processor until the test ends, so that the
+// packets it gives to the kernel one after the other are also handled one after the other.
+func OneCPU(t *testing.T) {
+	t.Helper()
+	var all, first unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	for cpu := 0; first.Count() == 0; cpu++ {
+		if all.IsSet(cpu) {
+			first.Set(cpu)
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &first); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.SchedSetaffinity(0, &all); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Same fails the test when two listings differ, and shows the lines that do.

@@ -5,7 +5,9 @@
 //
 // The line is a model of a bottleneck and the path behind it, in this order:
 //
-//	offer ─► block, MTU ─► FIFO of QueueBytes ─► transmitter at BitsPerSecond ─► loss ─► delay, jitter, reorder, duplicate ─► take
+//	Offer ─► block, MTU ─► FIFO of QueueBytes ─► transmitter at BitsPerSecond ─┐
+//	  ┌────────────────────────────────────────────────────────────────────────┘
+//	  └► loss ─► delay, jitter, reorder, duplicate ─► Take
 //
 // A frame that the path loses has used the bottleneck, as on a radio link; one that finds the FIFO full
 // has not. What a frame meets by chance is drawn when it is offered, from its number and the seed, so

@@ -69,7 +69,8 @@ func (i Impairments) Validate() error {
 		errs = append(errs, errors.New("Reorder without ReorderDelay does nothing"))
 	}
 	if i.BitsPerSecond < 0 || i.BitsPerSecond > maxBitsPerSecond {
-		errs = append(errs, fmt.Errorf("BitsPerSecond is %d, want 0 to %d", i.BitsPerSecond, int64(maxBitsPerSecond)))
+		errs = append(errs,
+			fmt.Errorf("BitsPerSecond is %d, want 0 to %d", i.BitsPerSecond, int64(maxBitsPerSecond)))
 	}
 	if i.QueueBytes < 0 || i.MTU < 0 {
 		errs = append(errs, errors.New("QueueBytes or MTU is negative"))

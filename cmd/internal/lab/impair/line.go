@@ -74,6 +74,7 @@ type Line struct {
 	lastDue    time.Duration // of wire
 	heldDue    time.Duration // of held
 	wireBytes  int64
+	wireLimit  int64 // of wireBytes
 	departures uint64
 
 	buffers bufferPool
@@ -90,7 +91,7 @@ type packet struct {
 }
 
 // NewLine returns a line that does nothing to frames until [Line.Set].
-func NewLine(seed uint64) *Line { return &Line{dice: dice{seed: seed}} }
+func NewLine(seed uint64) *Line { return &Line{dice: dice{seed: seed}, wireLimit: maxWireBytes} }
 
 // Set changes what happens from now on. Frames that have left the transmitter keep their time of
 // arrival, the one in the transmitter keeps its rate, and order is kept between frames of before and
@@ -205,7 +206,7 @@ func (l *Line) depart(p packet, at time.Duration) {
 }
 
 func (l *Line) enterWire(p packet, due time.Duration) {
-	if l.wireBytes+int64(len(p.frame)) > maxWireBytes {
+	if l.wireBytes+int64(len(p.frame)) > l.wireLimit {
 		l.count.WireFull++
 		l.buffers.put(p.frame)
 		return

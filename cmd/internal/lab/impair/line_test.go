@@ -99,11 +99,12 @@ func TestRate(t *testing.T) {
 		bytes         int
 	}{{1e6, 1500}, {20e6, 1500}, {20e6, 64}, {333_333_333, 777}, {1e9, 1420}, {7_000_000_001, 9000}} {
 		l := newLine(t, 1, Impairments{BitsPerSecond: test.bitsPerSecond})
-		const seconds = 2
+		const seconds = 1
 		frameTime := time.Duration(int64(test.bytes) * 8 * int64(time.Second) / test.bitsPerSecond)
+		frame := frameOf(protoTCP, test.bytes, 0)
 		var bytes int64
 		for now := time.Duration(0); now < seconds*time.Second; now += frameTime / 2 { // twice what it carries
-			l.Offer(now, frameOf(protoTCP, test.bytes, 0))
+			l.Offer(now, frame)
 			for _, ok := l.Take(now); ok; _, ok = l.Take(now) {
 				bytes += int64(test.bytes)
 			}
@@ -111,7 +112,8 @@ func TestRate(t *testing.T) {
 		want := float64(test.bitsPerSecond) / 8 * seconds
 		// The last frame may still be in the transmitter.
 		if diff := want - float64(bytes); diff < -1 || diff > float64(2*test.bytes) {
-			t.Errorf("%d bit/s with %d bytes: %d bytes in %d s, want %.0f", test.bitsPerSecond, test.bytes, bytes, seconds, want)
+			t.Errorf("%d bit/s with %d bytes: %d bytes in %d s, want %.0f",
+				test.bitsPerSecond, test.bytes, bytes, seconds, want)
 		}
 		if l.Counters().QueueFull == 0 {
 			t.Errorf("%d bit/s: nothing was dropped at twice the rate", test.bitsPerSecond)
@@ -152,14 +154,15 @@ func TestRateChangesOnTheWay(t *testing.T) {
 	}
 	l.Offer(1200*time.Millisecond, frameOf(protoTCP, 1000, 3))
 	got = append(got, drain(l, Never-1)...)
-	want := []arrival{{0, time.Second}, {1, 1500 * time.Millisecond}, {2, 1500 * time.Millisecond}, {3, 1500 * time.Millisecond}}
+	const second = time.Second
+	want := []arrival{{0, second}, {1, 3 * second / 2}, {2, 3 * second / 2}, {3, 3 * second / 2}}
 	if !slices.Equal(got, want) {
 		t.Errorf("arrivals %v, want %v", got, want)
 	}
 }
 
 func TestLossMatchesItsSettings(t *testing.T) {
-	const frames = 200_000
+	const frames = 60_000
 	for _, test := range []struct{ loss, burst float64 }{{0.01, 0}, {0.2, 1}, {0.02, 3}, {0.1, 10}, {1, 0}} {
 		l := newLine(t, 42, Impairments{Loss: test.loss, LossBurst: test.burst})
 		all := send(l, frames, 60, time.Microsecond)
@@ -191,6 +194,7 @@ func TestJitterKeepsOrder(t *testing.T) {
 	l := newLine(t, 7, Impairments{Delay: 5 * time.Millisecond, Jitter: 10 * time.Millisecond})
 	all := send(l, 2000, 60, 20*time.Millisecond)
 	var least, most time.Duration = Never, 0
+	const ms = time.Millisecond
 	for i, a := range all {
 		if a.number != uint32(i) {
 			t.Fatalf("arrival %d is frame %d", i, a.number)
@@ -198,11 +202,11 @@ func TestJitterKeepsOrder(t *testing.T) {
 		delay := a.at - time.Duration(a.number)*20*time.Millisecond
 		least, most = min(least, delay), max(most, delay)
 	}
-	if least < 5*time.Millisecond || least > 6*time.Millisecond || most > 15*time.Millisecond || most < 14*time.Millisecond {
+	if least < 5*ms || least > 6*ms || most > 15*ms || most < 14*ms {
 		t.Errorf("delays from %v to %v, want to fill 5 ms to 15 ms", least, most)
 	}
-	if all := send(newLine(t, 7, Impairments{Jitter: 10 * time.Millisecond}), 2000, 60, time.Millisecond); !slices.IsSortedFunc(
-		all, func(a, b arrival) int { return int(a.number) - int(b.number) }) {
+	all = send(newLine(t, 7, Impairments{Jitter: 10 * ms}), 2000, 60, ms)
+	if !slices.IsSortedFunc(all, func(a, b arrival) int { return int(a.number) - int(b.number) }) {
 		t.Error("jitter larger than the gaps reordered frames")
 	}
 }
@@ -271,7 +275,9 @@ func TestBlocksAndMTU(t *testing.T) {
 // Equal seeds and frames must give equal decisions, at another pace too and beside impairments that
 // draw nothing.
 func TestSameSeedSameDecisions(t *testing.T) {
-	chance := Impairments{Loss: 0.1, LossBurst: 3, Duplicate: 0.05, Reorder: 0.05, ReorderDelay: time.Millisecond}
+	chance := Impairments{
+		Loss: 0.1, LossBurst: 3, Duplicate: 0.05, Reorder: 0.05, ReorderDelay: time.Millisecond,
+	}
 	numbers := func(seed uint64, every time.Duration, change func(*Impairments)) []uint32 {
 		i := chance
 		change(&i)
@@ -290,7 +296,8 @@ func TestSameSeedSameDecisions(t *testing.T) {
 	if !slices.Equal(first, numbers(99, time.Microsecond, none)) {
 		t.Error("a faster sender met other losses")
 	}
-	if !slices.Equal(first, numbers(99, time.Millisecond, func(i *Impairments) { i.Jitter, i.BitsPerSecond = time.Second, 1e9 })) {
+	slower := func(i *Impairments) { i.Jitter, i.BitsPerSecond = time.Second, 1e9 }
+	if !slices.Equal(first, numbers(99, time.Millisecond, slower)) {
 		t.Error("jitter and rate changed the losses")
 	}
 	if !slices.Equal(first, numbers(99, time.Millisecond, func(i *Impairments) { i.Reorder = 0 })) {
@@ -301,10 +308,25 @@ func TestSameSeedSameDecisions(t *testing.T) {
 	}
 }
 
+// No two questions of nearby frames may be answered by the same draw.
+func TestDrawsAreTheirOwn(t *testing.T) {
+	seen := make(map[float64]bool)
+	for d := (dice{seed: 5}); d.frame < 10_000; d.frame++ {
+		for question := range uint64(drawsPerFrame) {
+			u := d.draw(question)
+			if seen[u] || u < 0 || u >= 1 {
+				t.Fatalf("frame %d, question %d: %v, seen %v", d.frame, question, u, seen[u])
+			}
+			seen[u] = true
+		}
+	}
+}
+
 func TestWireIsBounded(t *testing.T) {
 	l := newLine(t, 1, Impairments{Delay: time.Minute})
-	frame := frameOf(protoTCP, 60_000, 0)
-	for range maxWireBytes/len(frame) + 10 {
+	frame := frameOf(protoTCP, 1500, 0)
+	l.wireLimit = int64(100*len(frame) + 1)
+	for range 110 {
 		l.Offer(0, frame)
 	}
 	if c := l.Counters(); c.WireFull != 10 {
@@ -313,7 +335,9 @@ func TestWireIsBounded(t *testing.T) {
 }
 
 func TestSteadyStateDoesNotAllocate(t *testing.T) {
-	l := newLine(t, 1, Impairments{BitsPerSecond: 1e9, Delay: time.Millisecond, Jitter: time.Millisecond, Loss: 0.01})
+	l := newLine(t, 1, Impairments{
+		BitsPerSecond: 1e9, Delay: time.Millisecond, Jitter: time.Millisecond, Loss: 0.01,
+	})
 	frame := frameOf(protoTCP, 1500, 0)
 	now := time.Duration(0)
 	move := func() {

@@ -105,7 +105,7 @@ func (r *BulkResult) add(m meter) {
 
 // stream runs one of the streams.
 func (b Bulk) stream(ctx context.Context, host Host, server netip.AddrPort, r request) (m meter, err error) {
-	conn, err := dial(ctx, host, "tcp", server, b.Congestion)
+	conn, err := as[*net.TCPConn](dial(ctx, host, "tcp", server, b.Congestion))
 	if err != nil {
 		return meter{}, err
 	}
@@ -121,7 +121,7 @@ func (b Bulk) stream(ctx context.Context, host Host, server netip.AddrPort, r re
 		}
 		return m, err
 	}
-	if err := sendFor(conn.(*net.TCPConn), b.Duration); err != nil { //nolint:forcetypeassert // network "tcp" makes no other
+	if err := sendFor(conn, b.Duration); err != nil {
 		return meter{}, err
 	}
 	return readReport(conn, b.Interval)

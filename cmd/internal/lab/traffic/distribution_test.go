@@ -79,13 +79,14 @@ func TestDistributionSummary(t *testing.T) {
 	if samples[0] != 3*time.Millisecond {
 		t.Error("the caller's samples were sorted")
 	}
-	if d.Count() != 3 || d.Min() != time.Millisecond || d.Max() != 3*time.Millisecond || d.Mean() != 2*time.Millisecond {
+	const ms = time.Millisecond
+	if d.Count() != 3 || d.Min() != ms || d.Max() != 3*ms || d.Mean() != 2*ms {
 		t.Errorf("%d samples from %v to %v, mean %v", d.Count(), d.Min(), d.Max(), d.Mean())
 	}
 	if got, want := d.String(), "p50 2ms, p99 3ms, p99.9 3ms, max 3ms, of 3"; got != want {
 		t.Errorf("String is %q, want %q", got, want)
 	}
-	if !slices.Equal(d.Samples(), []time.Duration{time.Millisecond, 2 * time.Millisecond, 3 * time.Millisecond}) {
+	if !slices.Equal(d.Samples(), []time.Duration{ms, 2 * ms, 3 * ms}) {
 		t.Errorf("samples %v", d.Samples())
 	}
 	if empty := (Distribution{}); empty.Mean() != 0 || empty.Max() != 0 || len(empty.Samples()) != 0 {

@@ -12,7 +12,7 @@
 //
 //	up, err := traffic.Bulk{Streams: 8, Duration: 5 * time.Second}.Run(ctx, laptop, server.Addr())
 //	down, err := traffic.Bulk{Duration: 5 * time.Second, Download: true}.Run(ctx, laptop, server.Addr())
-//	flood, err := traffic.Paced{Bytes: 64, PacketsPerSecond: 100e3, Duration: 2 * time.Second}.Run(ctx, laptop, server.Addr())
+//	flood, err := traffic.Paced{Bytes: 64, PacketsPerSecond: 100e3}.Run(ctx, laptop, server.Addr())
 //	idle, err := traffic.Echo{Network: "udp", Duration: 3 * time.Second}.Run(ctx, laptop, server.Addr())
 //	ping, err := traffic.Ping{Count: 5}.Run(ctx, laptop, netip.MustParseAddr("fd77::1"))
 //

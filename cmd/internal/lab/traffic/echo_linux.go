@@ -2,14 +2,14 @@ package traffic
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,7 +20,7 @@ import (
 type Echo struct {
 	Network   string        // "udp" or "tcp"; "" is udp
 	Bytes     int           // payload of each request, at least 20; 0 is 64
-	PerSecond float64       // requests per second, sent whether or not others are answered; 0 is one after the other
+	PerSecond float64       // requests per second, whether answered or not; 0 is one after the other
 	Duration  time.Duration // how long requests are sent; 0 is 2 s
 	// Timeout is how long an answer may take before it counts as lost: with PerSecond 0 each, otherwise
 	// those missing after the last request was sent; 0 is 1 s. One after the other over TCP, an answer
@@ -84,7 +84,8 @@ func (e Echo) check() error {
 	case e.Bytes < echoBytes || e.Bytes > maxMessageBytes:
 		return fmt.Errorf("requests of %d bytes, want %d to %d", e.Bytes, echoBytes, maxMessageBytes)
 	case e.PerSecond < 0 || e.PerSecond*e.Duration.Seconds() > maxSamples:
-		return fmt.Errorf("%v requests per second for %v, want at most %d in all", e.PerSecond, e.Duration, maxSamples)
+		return fmt.Errorf("%v requests per second for %v, want at most %d in all",
+			e.PerSecond, e.Duration, maxSamples)
 	}
 	return nil
 }
@@ -122,8 +123,12 @@ type exchange struct {
 	epoch   time.Time
 	sent    int64 // by the sending goroutine
 
-	sequence *sequence // by the receiving goroutine, as samples
+	requests atomic.Int64 // how many were sent, once all are
+
+	// What follows is the receiving goroutine's.
+	sequence *sequence
 	samples  []time.Duration
+	partial  int // bytes read of the next answer over TCP
 }
 
 func newExchange(e Echo, conn net.Conn) *exchange {
@@ -131,9 +136,11 @@ func newExchange(e Echo, conn net.Conn) *exchange {
 	if e.PerSecond > 0 {
 		requests = max(1, int(e.PerSecond*e.Duration.Seconds()))
 	}
+	var session [4]byte // tells the answers to one run from those to another
+	rand.Read(session[:])
 	return &exchange{
-		Echo: e, conn: conn, epoch: time.Now(), sequence: newSequence(requests),
-		session: rand.Uint32(), //nolint:gosec // tells runs apart, no secret
+		Echo: e, conn: conn, session: binary.BigEndian.Uint32(session[:]),
+		epoch: time.Now(), sequence: newSequence(requests),
 	}
 }
 
@@ -192,30 +199,36 @@ func (x *exchange) openLoop(ctx context.Context) error {
 		sending, cancel := context.WithTimeoutCause(ctx, x.Duration+maxSleep, errPaceOver)
 		defer cancel()
 		pace := pacer{packets: int(x.sequence.packets), perSecond: x.PerSecond, send: func(int) (int, error) {
-			return 1, x.write(out, uint32(x.sent)) //nolint:gosec // at most maxSamples
+			return 1, x.write(out, uint32(x.sent))
 		}}
 		_, err := pace.run(sending)
-		deadline := x.conn.SetReadDeadline(time.Now().Add(x.Timeout))
 		if errors.Is(err, errPaceOver) {
 			err = nil
 		}
-		return errors.Join(err, deadline)
+		x.requests.Store(x.sent)
+		return errors.Join(err, x.conn.SetReadDeadline(time.Now())) // wakes the receiver up
 	})
 	return both.Wait()
 }
 
-// takeAnswers reads until every request is answered or the deadline that is set after the last one.
+// takeAnswers reads until the last request has been sent and every one is answered or late.
 func (x *exchange) takeAnswers() error {
 	in := make([]byte, maxMessageBytes)
-	for x.sequence.received < int64(x.sequence.packets) {
+	for sending := true; sending || x.sequence.received < x.requests.Load(); {
 		number, rtt, err := x.read(in)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+			x.count(number, rtt)
+		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
+		case !sending:
+			return nil
+		default:
+			sending = false
+			if err := x.conn.SetReadDeadline(time.Now().Add(x.Timeout)); err != nil {
+				return err
+			}
 		}
-		x.count(number, rtt)
 	}
 	return nil
 }
@@ -230,7 +243,7 @@ func (x *exchange) count(number uint32, rtt time.Duration) {
 // lost.
 func (x *exchange) write(buffer []byte, number uint32) error {
 	putHeader(buffer, echoMagic, x.session, number)
-	binary.BigEndian.PutUint64(buffer[headerBytes:], uint64(time.Since(x.epoch))) //nolint:gosec // not negative
+	binary.BigEndian.PutUint64(buffer[headerBytes:], uint64(time.Since(x.epoch)))
 	x.sent++
 	_, err := x.conn.Write(buffer)
 	if x.Network == "udp" && transient(err) {
@@ -252,7 +265,7 @@ func (x *exchange) read(buffer []byte) (number uint32, rtt time.Duration, err er
 		}
 		magic, session, number, ok := header(buffer[:n])
 		if ok && n == x.Bytes && magic == echoMagic && session == x.session {
-			sent := time.Duration(binary.BigEndian.Uint64(buffer[headerBytes:])) //nolint:gosec // our own
+			sent := time.Duration(binary.BigEndian.Uint64(buffer[headerBytes:]))
 			return number, now - sent, nil
 		}
 		if x.Network == "tcp" {
@@ -261,9 +274,19 @@ func (x *exchange) read(buffer []byte) (number uint32, rtt time.Duration, err er
 	}
 }
 
+// readMessage reads one answer. Over TCP a deadline may come in the middle of one, which the next call
+// goes on with.
 func (x *exchange) readMessage(buffer []byte) (int, error) {
-	if x.Network == "tcp" {
-		return io.ReadFull(x.conn, buffer[:x.Bytes])
+	if x.Network == "udp" {
+		return x.conn.Read(buffer)
 	}
-	return x.conn.Read(buffer)
+	for x.partial < x.Bytes {
+		n, err := x.conn.Read(buffer[x.partial:x.Bytes])
+		x.partial += n
+		if err != nil {
+			return 0, err
+		}
+	}
+	x.partial = 0
+	return x.Bytes, nil
 }

@@ -14,7 +14,7 @@ import (
 // that.
 type guard struct {
 	conn   net.Conn
-	ctx    context.Context //nolint:containedctx // lives as long as one call of Run or of a handler
+	ctx    context.Context
 	cancel context.CancelFunc
 	stop   func() bool
 	once   sync.Once

@@ -29,7 +29,9 @@ const defaultCongestion = "cubic"
 
 // dial connects from a host to an address; TCP connections take a congestion control, or the system's
 // if that is "".
-func dial(ctx context.Context, host Host, network string, to netip.AddrPort, congestion string) (net.Conn, error) {
+func dial(
+	ctx context.Context, host Host, network string, to netip.AddrPort, congestion string,
+) (net.Conn, error) {
 	var conn net.Conn
 	err := host.Do(func() error {
 		dialer := net.Dialer{}
@@ -44,6 +46,15 @@ func dial(ctx context.Context, host Host, network string, to netip.AddrPort, con
 		return err
 	})
 	return conn, err
+}
+
+// as gives a socket of package net the type that its network is documented to have.
+func as[T any](socket any, err error) (T, error) {
+	typed, ok := socket.(T)
+	if err == nil && !ok {
+		err = fmt.Errorf("the socket is a %T", socket)
+	}
+	return typed, err
 }
 
 // control turns a function of a descriptor into the form that package net takes.
@@ -88,7 +99,8 @@ func enlargeBuffers(fd int) error {
 // call. A packet that meets one is lost; the next may pass.
 func transient(err error) bool {
 	for _, e := range []unix.Errno{
-		unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ENETDOWN, unix.EHOSTDOWN, unix.EPERM, unix.ENOBUFS,
+		unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ENETDOWN, unix.EHOSTDOWN,
+		unix.EPERM, unix.ENOBUFS,
 	} {
 		if errors.Is(err, e) {
 			return true

@@ -55,7 +55,7 @@ type icmpEcho struct {
 
 func newICMPEcho(v6 bool) icmpEcho {
 	e := icmpEcho{v6: v6}
-	rand.Read(e.token[:]) //nolint:errcheck // never fails, says its documentation
+	rand.Read(e.token[:])
 	e.id = binary.BigEndian.Uint16(e.token[:])
 	return e
 }
@@ -93,9 +93,11 @@ func (e icmpEcho) parse(b []byte) (answer icmpAnswer, ok bool) {
 		reply = icmp6EchoReply
 	}
 	if b[0] == reply {
-		mine := len(b) >= icmpHeaderBytes+tokenBytes && [tokenBytes]byte(b[icmpHeaderBytes:]) == e.token &&
-			binary.BigEndian.Uint16(b[4:]) == e.id
-		return icmpAnswer{number: binary.BigEndian.Uint16(b[6:])}, mine
+		if len(b) < icmpHeaderBytes+tokenBytes || binary.BigEndian.Uint16(b[4:]) != e.id ||
+			[tokenBytes]byte(b[icmpHeaderBytes:]) != e.token {
+			return icmpAnswer{}, false
+		}
+		return icmpAnswer{number: binary.BigEndian.Uint16(b[6:])}, true
 	}
 	failure := &ICMPError{Type: b[0], Code: b[1]}
 	var quoted []byte
@@ -162,5 +164,5 @@ func internetChecksum(b []byte) uint16 {
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff
 	}
-	return ^uint16(sum) //nolint:gosec // folded to 16 bits
+	return ^uint16(sum)
 }

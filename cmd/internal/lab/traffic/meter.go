@@ -54,11 +54,11 @@ const reportBytes = 20
 
 func (m meter) encode() []byte {
 	b := make([]byte, 0, reportBytes+8*len(m.intervals))
-	b = binary.BigEndian.AppendUint64(b, uint64(m.bytes))          //nolint:gosec // not negative
-	b = binary.BigEndian.AppendUint64(b, uint64(m.elapsed))        //nolint:gosec // not negative
-	b = binary.BigEndian.AppendUint32(b, uint32(len(m.intervals))) //nolint:gosec // at most maxIntervals
+	b = binary.BigEndian.AppendUint64(b, uint64(m.bytes))
+	b = binary.BigEndian.AppendUint64(b, uint64(m.elapsed))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(m.intervals)))
 	for _, bytes := range m.intervals {
-		b = binary.BigEndian.AppendUint64(b, uint64(bytes)) //nolint:gosec // not negative
+		b = binary.BigEndian.AppendUint64(b, uint64(bytes))
 	}
 	return b
 }
@@ -79,14 +79,14 @@ func readReport(r io.Reader, interval time.Duration) (meter, error) {
 	}
 	m := meter{
 		interval: interval,
-		bytes:    int64(binary.BigEndian.Uint64(fixed[0:])),         //nolint:gosec // checked below
-		elapsed:  time.Duration(binary.BigEndian.Uint64(fixed[8:])), //nolint:gosec // checked below
+		bytes:    int64(binary.BigEndian.Uint64(fixed[0:])),
+		elapsed:  time.Duration(binary.BigEndian.Uint64(fixed[8:])),
 	}
 	if m.bytes < 0 || m.elapsed < 0 {
 		return meter{}, errors.New("the report is of less than nothing")
 	}
 	for ; len(rest) > 0; rest = rest[8:] {
-		m.intervals = append(m.intervals, int64(binary.BigEndian.Uint64(rest))) //nolint:gosec // any value will do
+		m.intervals = append(m.intervals, int64(binary.BigEndian.Uint64(rest)))
 	}
 	return m, nil
 }

@@ -83,7 +83,7 @@ func (p Paced) run(ctx context.Context, host Host, server netip.AddrPort) (resul
 	if err := r.check(); err != nil {
 		return result, err
 	}
-	tcp, err := dial(ctx, host, "tcp", server, "")
+	tcp, err := as[*net.TCPConn](dial(ctx, host, "tcp", server, ""))
 	if err != nil {
 		return result, err
 	}
@@ -97,7 +97,7 @@ func (p Paced) run(ctx context.Context, host Host, server netip.AddrPort) (resul
 	if result, err = p.flood(ctx, host, server, session, r.packets); err != nil {
 		return result, err
 	}
-	if err := tcp.(*net.TCPConn).CloseWrite(); err != nil { //nolint:forcetypeassert // network "tcp" makes no other
+	if err := tcp.CloseWrite(); err != nil {
 		return result, err
 	}
 	t, err := readTally(tcp)
@@ -131,13 +131,17 @@ func (p Paced) flood(
 	if err != nil {
 		return result, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, p.Duration+maxSleep, errPaceOver)
+	limit := p.Duration
+	if p.PacketsPerSecond > 0 {
+		limit += maxSleep // the last packet is due at the very end
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errPaceOver)
 	defer cancel()
 	number := uint32(0)
 	start := time.Now()
 	pace := pacer{packets: packets, perSecond: p.PacketsPerSecond, send: func(n int) (int, error) {
 		for i := range n {
-			putHeader(out.buffers[i], pacedMagic, session, number+uint32(i)) //nolint:gosec // at most sendBatch
+			putHeader(out.buffers[i], pacedMagic, session, number+uint32(i))
 		}
 		sent, err := out.send(0, n)
 		result.Sent += int64(sent)
@@ -145,7 +149,7 @@ func (p Paced) flood(
 			result.Refused++
 			sent, err = sent+1, nil
 		}
-		number += uint32(sent) //nolint:gosec // at most sendBatch
+		number += uint32(sent)
 		return sent, err
 	}}
 	_, err = pace.run(ctx)
@@ -160,11 +164,10 @@ func (p Paced) flood(
 var errPaceOver = errors.New("the time for sending is over")
 
 func dialUDP(ctx context.Context, host Host, server netip.AddrPort) (*net.UDPConn, error) {
-	conn, err := dial(ctx, host, "udp", server, "")
+	udp, err := as[*net.UDPConn](dial(ctx, host, "udp", server, ""))
 	if err != nil {
 		return nil, err
 	}
-	udp := conn.(*net.UDPConn) //nolint:forcetypeassert // network "udp" makes no other type
 	raw, err := udp.SyscallConn()
 	if err == nil {
 		err = onDescriptor(raw, enlargeBuffers)

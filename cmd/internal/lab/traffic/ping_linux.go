@@ -16,7 +16,7 @@ import (
 // CAP_NET_RAW. The zero value sends one request.
 type Ping struct {
 	Count    int           // requests, sent one after the other; 0 is 1
-	Interval time.Duration // from one request to the next at least; 0 sends the next as soon as the last is answered
+	Interval time.Duration // from one request to the next; 0 sends one as soon as the last is answered
 	Bytes    int           // payload of each request without ICMP header, at least 8; 0 is 56
 	Timeout  time.Duration // until a request counts as lost; 0 is 1 s
 	// DontFragment forbids to fragment requests on the way, and at the sender even if the path is known to
@@ -67,12 +67,13 @@ func (p Ping) run(ctx context.Context, host Host, to netip.Addr) (result PingRes
 	}
 	g := newGuard(ctx, conn, 0)
 	defer func() { err = g.end(err) }()
-	x := pinger{Ping: p, conn: conn, to: &net.IPAddr{IP: to.AsSlice(), Zone: to.Zone()}, echo: newICMPEcho(to.Is6())}
+	address := &net.IPAddr{IP: to.AsSlice(), Zone: to.Zone()}
+	x := pinger{Ping: p, conn: conn, to: address, echo: newICMPEcho(to.Is6())}
 	var samples []time.Duration
 	for i := range p.Count {
 		began := time.Now()
 		result.Sent++
-		rtt, failure, err := x.once(uint16(i)) //nolint:gosec // numbers may wrap
+		rtt, failure, err := x.once(uint16(i))
 		switch {
 		case err != nil:
 			return result, err
@@ -158,13 +159,11 @@ func listenICMP(host Host, v6, dontFragment bool) (*net.IPConn, error) {
 	}
 	var conn *net.IPConn
 	err := host.Do(func() error {
-		config := net.ListenConfig{Control: control(func(fd int) error { return setFragmenting(fd, v6, dontFragment) })}
-		c, err := config.ListenPacket(context.Background(), network, address)
-		if err != nil {
-			return err
-		}
-		conn = c.(*net.IPConn) //nolint:forcetypeassert // network "ip" makes no other type
-		return nil
+		prepare := func(fd int) error { return setFragmenting(fd, v6, dontFragment) }
+		config := net.ListenConfig{Control: control(prepare)}
+		var err error
+		conn, err = as[*net.IPConn](config.ListenPacket(context.Background(), network, address))
+		return err
 	})
 	return conn, err
 }

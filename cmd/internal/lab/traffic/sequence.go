@@ -23,7 +23,7 @@ type sequence struct {
 }
 
 func newSequence(packets int) *sequence {
-	return &sequence{seen: make([]uint64, (packets+63)/64), packets: uint32(packets)} //nolint:gosec // checked
+	return &sequence{seen: make([]uint64, (packets+63)/64), packets: uint32(packets)}
 }
 
 // add counts a packet and tells whether it is the first one of its number; one out of range is ignored.
@@ -52,7 +52,7 @@ const tallyBytes = 32
 func (t tally) encode() []byte {
 	b := make([]byte, 0, tallyBytes)
 	for _, count := range []int64{t.received, t.duplicates, t.reordered, t.drops} {
-		b = binary.BigEndian.AppendUint64(b, uint64(count)) //nolint:gosec // not negative
+		b = binary.BigEndian.AppendUint64(b, uint64(count))
 	}
 	return b
 }
@@ -64,7 +64,7 @@ func readTally(r io.Reader) (tally, error) {
 	}
 	var counts [4]int64
 	for i := range counts {
-		counts[i] = int64(binary.BigEndian.Uint64(b[8*i:])) //nolint:gosec // checked below
+		counts[i] = int64(binary.BigEndian.Uint64(b[8*i:]))
 		if counts[i] < 0 {
 			return tally{}, fmt.Errorf("the tally counts %d", counts[i])
 		}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 )
@@ -74,7 +73,7 @@ func (s *Server) listen(at netip.AddrPort) error {
 func (s *Server) listenOnce(at netip.AddrPort) error {
 	config := net.ListenConfig{}
 	config.SetMultipathTCP(false)
-	tcp, err := config.Listen(context.Background(), "tcp", at.String())
+	tcp, err := as[*net.TCPListener](config.Listen(context.Background(), "tcp", at.String()))
 	if err != nil {
 		return err
 	}
@@ -83,13 +82,11 @@ func (s *Server) listenOnce(at netip.AddrPort) error {
 		return errors.Join(err, tcp.Close())
 	}
 	config = net.ListenConfig{Control: control(enlargeBuffers)}
-	udp, err := config.ListenPacket(context.Background(), "udp", bound.String())
+	udp, err := as[*net.UDPConn](config.ListenPacket(context.Background(), "udp", bound.String()))
 	if err != nil {
 		return errors.Join(err, tcp.Close())
 	}
-	s.address = bound
-	s.tcp = tcp.(*net.TCPListener) //nolint:forcetypeassert // network "tcp" makes no other type
-	s.udp = udp.(*net.UDPConn)     //nolint:forcetypeassert // network "udp" makes no other type
+	s.address, s.tcp, s.udp = bound, tcp, udp
 	return nil
 }
 
@@ -168,7 +165,7 @@ func (s *Server) serveConnection(ctx context.Context, conn *net.TCPConn) error {
 	}
 	buffer := make([]byte, requestBytes)
 	if _, err := io.ReadFull(conn, buffer); err != nil {
-		return nil //nolint:nilerr // the client went away or said nothing
+		return unlessGone(err)
 	}
 	r, err := parseRequest(buffer)
 	if err != nil {
@@ -228,7 +225,7 @@ func (s *Server) serveEcho(conn *net.TCPConn) error {
 // being closed.
 func unlessGone(err error) error {
 	var network net.Error
-	if errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &network) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network) {
 		return nil
 	}
 	return err

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/aethertunnel/aethertunnel/cmd/internal/lab"
@@ -25,7 +26,8 @@ func cable(t *testing.T) (a, b *lab.Namespace) {
 	a, b = labtest.Namespace(t, "a"), labtest.Namespace(t, "b")
 	left, right := a.Interface("eth0"), b.Interface("eth0")
 	labtest.Veth(t, left, right, 1500)
-	err := errors.Join(left.AddAddress("192.0.2.1/24", "2001:db8::1/64"), right.AddAddress("192.0.2.2/24", "2001:db8::2/64"))
+	err := errors.Join(left.AddAddress("192.0.2.1/24", "2001:db8::1/64"),
+		right.AddAddress("192.0.2.2/24", "2001:db8::2/64"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +45,10 @@ func TestBulk(t *testing.T) {
 		server := labtest.Serve(t, b, family.listen)
 		for _, bulk := range []traffic.Bulk{
 			{Duration: 300 * time.Millisecond},
-			{Duration: 300 * time.Millisecond, Download: true, Streams: 8, Congestion: "reno", Interval: 50 * time.Millisecond},
+			{
+				Duration: 300 * time.Millisecond, Download: true, Streams: 8,
+				Congestion: "reno", Interval: 50 * time.Millisecond,
+			},
 		} {
 			result, err := bulk.Run(t.Context(), a, server.Addr())
 			if err != nil {
@@ -74,8 +79,8 @@ func TestPaced(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s, %+v: %v", family.name, paced, err)
 			}
-			if result.Sent == 0 || result.Refused != 0 || result.Received > result.Sent || result.Reordered > result.Received ||
-				result.Duplicates != 0 {
+			if result.Sent == 0 || result.Refused != 0 || result.Received > result.Sent ||
+				result.Reordered > result.Received || result.Duplicates != 0 {
 				t.Errorf("%s, %+v: %+v", family.name, paced, result)
 			}
 			if want := paced.PacketsPerSecond * paced.Duration.Seconds(); want > 0 && float64(result.Sent) > want {
@@ -98,13 +103,17 @@ func TestEcho(t *testing.T) {
 			{Duration: 100 * time.Millisecond},
 			{Network: "tcp", Bytes: 20, Duration: 100 * time.Millisecond},
 			{PerSecond: 1000, Duration: 200 * time.Millisecond, Timeout: 10 * time.Second},
-			{Network: "tcp", Bytes: 30_000, PerSecond: 1000, Duration: 200 * time.Millisecond, Timeout: 10 * time.Second},
+			{
+				Network: "tcp", Bytes: 30_000, PerSecond: 1000,
+				Duration: 200 * time.Millisecond, Timeout: 10 * time.Second,
+			},
 		} {
 			result, err := echo.Run(t.Context(), a, server.Addr())
 			if err != nil {
 				t.Fatalf("%s, %+v: %v", family.name, echo, err)
 			}
-			if result.Sent == 0 || result.Lost() != 0 || result.RTT.Count() != int(result.Received) || result.RTT.Min() <= 0 {
+			if result.Sent == 0 || result.Lost() != 0 ||
+				result.RTT.Count() != int(result.Received) || result.RTT.Min() <= 0 {
 				t.Errorf("%s, %+v: %+v", family.name, echo, result)
 			}
 			t.Logf("%s, %s at %v/s: %v", family.name, echo.Network, echo.PerSecond, result.RTT)
@@ -112,11 +121,37 @@ func TestEcho(t *testing.T) {
 	}
 }
 
+// Requests must find their way back among packets that are only counted, and to the right one of several clients.
+func TestEchoBesidePaced(t *testing.T) {
+	a, b := cable(t)
+	server := labtest.Serve(t, b, "192.0.2.2:0")
+	var runs errgroup.Group
+	for range 3 {
+		runs.Go(func() error {
+			paced := traffic.Paced{PacketsPerSecond: 20_000, Duration: 500 * time.Millisecond}
+			_, err := paced.Run(t.Context(), a, server.Addr())
+			return err
+		})
+		runs.Go(func() error {
+			echo := traffic.Echo{PerSecond: 2000, Duration: 400 * time.Millisecond, Timeout: 10 * time.Second}
+			result, err := echo.Run(t.Context(), a, server.Addr())
+			if result.Lost() > 0 || result.Duplicates > 0 {
+				t.Errorf("%+v", result)
+			}
+			return err
+		})
+	}
+	if err := runs.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPingAndErrors(t *testing.T) {
 	a, b := cable(t)
 	for _, family := range families {
 		to := netip.MustParseAddr(family.host)
-		result, err := traffic.Ping{Count: 4, Interval: time.Millisecond, Bytes: 1000, Timeout: 10 * time.Second}.Run(t.Context(), a, to)
+		four := traffic.Ping{Count: 4, Interval: time.Millisecond, Bytes: 1000, Timeout: 10 * time.Second}
+		result, err := four.Run(t.Context(), a, to)
 		if err != nil || result.Sent != 4 || result.Lost() != 0 || result.RTT.Count() != 4 {
 			t.Errorf("%s: %+v, %v", family.name, result, err)
 		}
@@ -141,15 +176,13 @@ func TestPingAndErrors(t *testing.T) {
 func TestWeb(t *testing.T) {
 	a, b := cable(t)
 	for _, family := range families {
-		web, err := traffic.ServeWeb(b, family.listen, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path != "/page" {
-				http.NotFound(w, r)
-				return
-			}
+		site := http.NewServeMux()
+		site.HandleFunc("/page", func(w http.ResponseWriter, _ *http.Request) {
 			if _, err := io.WriteString(w, "a page"); err != nil {
 				t.Error(err)
 			}
-		}))
+		})
+		web, err := traffic.ServeWeb(b, family.listen, site)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,7 +190,8 @@ func TestWeb(t *testing.T) {
 		if err != nil || page.Status != http.StatusOK || string(page.Body) != "a page" || page.Elapsed <= 0 {
 			t.Errorf("%s: %+v, %v", family.name, page, err)
 		}
-		if missing, err := traffic.Fetch(t.Context(), a, web.URL()); err != nil || missing.Status != http.StatusNotFound {
+		missing, err := traffic.Fetch(t.Context(), a, web.URL())
+		if err != nil || missing.Status != http.StatusNotFound {
 			t.Errorf("%s, missing page: %+v, %v", family.name, missing, err)
 		}
 		if err := web.Close(); err != nil {
@@ -245,7 +279,8 @@ func TestUnreachableServers(t *testing.T) {
 			t.Errorf("nobody listens: %v", err)
 		}
 	}
-	lost, err := traffic.Echo{PerSecond: 100, Duration: 100 * time.Millisecond, Timeout: 10 * time.Millisecond}.Run(t.Context(), a, nobody)
+	deaf := traffic.Echo{PerSecond: 100, Duration: 100 * time.Millisecond, Timeout: 10 * time.Millisecond}
+	lost, err := deaf.Run(t.Context(), a, nobody)
 	if err != nil || lost.Sent == 0 || lost.Received != 0 {
 		t.Errorf("echo over UDP to nobody: %+v, %v", lost, err)
 	}

@@ -11,15 +11,16 @@ import (
 // A client opens a TCP connection for each measurement but UDP echo and begins it with a request of 64
 // bytes, in network byte order:
 //
-//	magic 4 | kind 1 | zero 3 | message bytes 4 | packets 4 | duration ns 8 | interval ns 8 | congestion 16 | zero 16
+//	magic 4 | kind 1 | zero 3 | message bytes 4 | packets 4 | duration ns 8 | interval ns 8
+//	congestion 16 | zero 16
 //
 // What follows depends on the kind:
 //
 //	upload    client sends until it shuts down its half; the server answers with a report of what it received
 //	download  the server sends for the duration and closes
 //	echo      the server returns every byte
-//	paced     the server answers with a session of 4 bytes; the client sends UDP packets and shuts down its half;
-//	          the server waits until no more packets come and answers with a tally
+//	paced     the server answers with a session of 4 bytes; the client sends UDP packets and
+//	          shuts down its half; the server waits until no more packets come and answers with a tally
 //
 // UDP packets begin with magic 4 | session 4 | number 4. Those of the echo magic are returned as they
 // are, those of the paced magic are counted for their session.
@@ -64,10 +65,10 @@ func (r request) encode() []byte {
 	b := make([]byte, requestBytes)
 	binary.BigEndian.PutUint32(b, requestMagic)
 	b[4] = byte(r.kind)
-	binary.BigEndian.PutUint32(b[8:], uint32(r.messageBytes)) //nolint:gosec // checked
-	binary.BigEndian.PutUint32(b[12:], uint32(r.packets))     //nolint:gosec // checked
-	binary.BigEndian.PutUint64(b[16:], uint64(r.duration))    //nolint:gosec // checked
-	binary.BigEndian.PutUint64(b[24:], uint64(r.interval))    //nolint:gosec // checked
+	binary.BigEndian.PutUint32(b[8:], uint32(r.messageBytes))
+	binary.BigEndian.PutUint32(b[12:], uint32(r.packets))
+	binary.BigEndian.PutUint64(b[16:], uint64(r.duration))
+	binary.BigEndian.PutUint64(b[24:], uint64(r.interval))
 	copy(b[32:32+congestionBytes], r.congestion)
 	return b
 }
@@ -99,8 +100,8 @@ func parseRequest(b []byte) (request, error) {
 		kind:         requestKind(b[4]),
 		messageBytes: int(binary.BigEndian.Uint32(b[8:])),
 		packets:      int(binary.BigEndian.Uint32(b[12:])),
-		duration:     time.Duration(binary.BigEndian.Uint64(b[16:])), //nolint:gosec // check refuses negative ones
-		interval:     time.Duration(binary.BigEndian.Uint64(b[24:])), //nolint:gosec // check refuses negative ones
+		duration:     time.Duration(binary.BigEndian.Uint64(b[16:])),
+		interval:     time.Duration(binary.BigEndian.Uint64(b[24:])),
 		congestion:   strings.TrimRight(string(b[32:32+congestionBytes]), "\x00"),
 	}
 	return r, r.check()

@@ -11,7 +11,7 @@ import (
 )
 
 func FuzzParseRequest(f *testing.F) {
-	f.Add(request{kind: kindUpload, duration: time.Second, interval: time.Millisecond, congestion: "cubic"}.encode())
+	f.Add(request{kind: kindUpload, duration: time.Second, interval: time.Second, congestion: "cubic"}.encode())
 	f.Add(request{kind: kindPaced, packets: maxPackets, messageBytes: maxMessageBytes}.encode())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -26,7 +26,7 @@ func FuzzParseRequest(f *testing.F) {
 }
 
 func TestRequestsAreBounded(t *testing.T) {
-	valid := request{kind: kindUpload, duration: time.Minute, interval: 100 * time.Millisecond, congestion: "cubic"}
+	valid := request{kind: kindUpload, duration: time.Minute, interval: time.Second / 10, congestion: "cubic"}
 	for _, test := range []struct {
 		name   string
 		change func(*request)
@@ -61,7 +61,8 @@ func FuzzReadReport(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if again, err := readReport(bytes.NewReader(m.encode()), time.Second); err != nil || !reflect.DeepEqual(again, m) {
+		again, err := readReport(bytes.NewReader(m.encode()), time.Second)
+		if err != nil || !reflect.DeepEqual(again, m) {
 			t.Errorf("%+v became %+v, %v", m, again, err)
 		}
 	})
@@ -81,6 +82,11 @@ func FuzzICMPParse(f *testing.F) {
 	for _, v6 := range []bool{false, true} {
 		e := newICMPEcho(v6)
 		f.Add(v6, e.encode(7, 56))
+		reply := e.encode(7, 56)
+		if reply[0] = icmp4EchoReply; v6 {
+			reply[0] = icmp6EchoReply
+		}
+		f.Add(v6, reply) // to somebody else
 		f.Add(v6, icmpErrorAbout(e, 7))
 	}
 	f.Fuzz(func(t *testing.T, v6 bool, b []byte) {

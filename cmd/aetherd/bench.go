@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// Defaults and bounds of bench.
+const (
+	benchSeconds    = 3.0
+	maxBenchSeconds = 300.0
+	benchPasses     = 3
+	maxBenchPasses  = 100
+)
+
+func newBench() *cobra.Command {
+	c := &cobra.Command{
+		Use: "bench", Short: "Measure this build on this machine", GroupID: "try", Args: cobra.NoArgs,
+		Long: `Measure this build against the bare link it runs on, in network namespaces of this machine: TCP with
+1 and 8 streams both ways, the highest clean rate of small packets, round trips idle and under load, CPU
+seconds per gigabyte and peak memory. With --vs it measures wireguard-go beside it, in turns. The numbers
+are medians of the passes; nothing of the machine's own network is touched.
+
+It works as root, and without where the system lets its users have user namespaces and /dev/net/tun.`,
+		Example: `  aetherd bench
+  aetherd bench --vs wireguard-go=/usr/local/bin/wireguard-go
+  aetherd bench --seconds 10 --passes 5 --json > bench.json`,
+	}
+	asJSON := jsonFlag(c)
+	vs := c.Flags().String("vs", "", "measure another program beside it: `wireguard-go=PATH`")
+	seconds := c.Flags().Float64("seconds", benchSeconds, "how long each measurement takes")
+	passes := c.Flags().Int("passes", benchPasses, "how often each contender is measured")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		// Written so that not-a-number is refused too.
+		if !(*seconds >= minSeconds && *seconds <= maxBenchSeconds) {
+			return fmt.Errorf("--seconds %v: want %v to %v", *seconds, minSeconds, maxBenchSeconds)
+		}
+		if *passes < 1 || *passes > maxBenchPasses {
+			return fmt.Errorf("--passes %d: want 1 to %d", *passes, maxBenchPasses)
+		}
+		return runBench(c.Context(), c.OutOrStdout(), c.ErrOrStderr(), benchOptions{
+			duration: time.Duration(*seconds * float64(time.Second)), passes: *passes, vs: *vs, asJSON: *asJSON,
+		})
+	}
+	return c
+}
+
+// benchOptions is what the flags of bench say.
+type benchOptions struct {
+	duration time.Duration // of each measurement
+	passes   int
+	vs       string // NAME=PATH, or empty
+	asJSON   bool
+}

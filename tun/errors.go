@@ -1,0 +1,54 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	// ErrNoDriver means that the operating system has no TUN driver (on Linux: no /dev/net/tun).
+	ErrNoDriver = errors.New("no TUN driver")
+	// ErrPermission means that the process may not create network interfaces.
+	ErrPermission = errors.New("not permitted to create a network interface")
+	// ErrNameInUse means that an interface of that name exists already.
+	ErrNameInUse = errors.New("interface name in use")
+	// ErrClosed is what Read and Write return after Close, or after the device was deleted by someone else.
+	ErrClosed = errors.New("TUN device closed")
+	// ErrUnreadable is what Read returns when the host handed over something that is not, or not wholly, among the
+	// packets returned: a super-packet of more segments than there are buffers, an unknown kind of offload. What is
+	// missing is lost; the device is still good.
+	ErrUnreadable = errors.New("packet from the host cannot be read")
+)
+
+// Error says which device could not be made and what the user can do about it.
+type Error struct {
+	Name   string // interface name asked for
+	Remedy string // what to do, a clause without a full stop
+	Err    error  // one of the sentinels above, or the system's error
+}
+
+// Error gives the one line for the user: the thing, the reason, the remedy.
+func (e *Error) Error() string {
+	if e.Remedy == "" {
+		return fmt.Sprintf("create TUN device %q: %v", e.Name, e.Err)
+	}
+	return fmt.Sprintf("create TUN device %q: %v: %s", e.Name, e.Err, e.Remedy)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// RefusedError says that the host's network stack did not take what was written: the interface is down, there is no
+// memory. The device is still good.
+type RefusedError struct {
+	Writes int   // how many writes were refused; packets that the device joined into one count once
+	Err    error // the system's errors
+}
+
+// Error names how many and why.
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("%d writes refused by the host: %v", e.Writes, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *RefusedError) Unwrap() error { return e.Err }
