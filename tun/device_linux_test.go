@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -50,8 +51,21 @@ func withDevice(t *testing.T, f func(d Device) error) {
 		if err := netlink.LinkSetUp(link); err != nil {
 			return errors.Join(err, d.Close())
 		}
-		return errors.Join(f(d), d.Close())
+		return errors.Join(untilLocal(host6), f(d), d.Close())
 	})
+}
+
+// untilLocal waits until the host takes packets to an address: IPv6 adds the route for it in the background.
+func untilLocal(a netip.Addr) error {
+	deadline := time.Now().Add(time.Minute)
+	for time.Now().Before(deadline) {
+		routes, err := netlink.RouteGet(a.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		runtime.Gosched()
+	}
+	return fmt.Errorf("%v did not become an address of the host", a)
 }
 
 // next reads packets until one is to the given address; the host sends some of its own accord (MLD, router

@@ -24,10 +24,7 @@ func runDemo(ctx context.Context, out, errOut io.Writer, o demoOptions) error {
 	}
 	view.Title("AetherTunnel, shown on one machine")
 	result, err := demo.Run(ctx, demo.Options{Duration: o.duration, View: view})
-	if len(result.Checks) > 0 && !errors.Is(err, stage.ErrInterrupted) {
-		view.Table(result)
-		view.End(result)
-	}
+	view.End(result)
 	if o.asJSON {
 		err = errors.Join(printJSON(out, result), err)
 	}

@@ -69,6 +69,7 @@ func DialHTTP3(ctx context.Context, conn *http3.ClientConn, req Request) (*Sessi
 	}
 	s := NewSession(str)
 	if _, err := s.RequestAddresses(anyAddress()); err != nil {
+		s.Abort(http3.ErrCodeInternalError, err)
 		return nil, rsp, fmt.Errorf("connect-ip request: %w", err)
 	}
 	return s, rsp, nil

@@ -41,12 +41,8 @@ func NormalizeRanges(ranges []IPRange) ([]IPRange, error) {
 		}
 		return a.Start.Compare(b.Start)
 	})
-	joined := joinRanges(sorted)
-	var out, all []IPRange
-	for i, r := range joined {
-		if i == 0 || versionOf(joined[i-1].Start) != versionOf(r.Start) {
-			all = nil
-		}
+	var out, all []IPRange // all protocols come first within a version
+	for _, r := range joinRanges(sorted) {
 		if r.Protocol == 0 {
 			all = append(all, r)
 			out = append(out, r)

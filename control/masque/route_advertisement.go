@@ -92,18 +92,16 @@ func validateRanges(ranges []IPRange) error {
 		}
 	}
 	// Ranges for all protocols come first within a version, sorted by address: walk
-	// them beside those of each single protocol.
+	// them beside those of each single protocol. Those of IPv4 sort before any of IPv6
+	// and are passed over there.
 	var all []IPRange
 	next := 0
 	for i, r := range ranges {
-		if i == 0 || versionOf(ranges[i-1].Start) != versionOf(r.Start) {
-			all = all[:0:0]
-		}
 		if r.Protocol == 0 {
 			all = append(all, r)
 			continue
 		}
-		if i == 0 || ranges[i-1].Protocol != r.Protocol || versionOf(ranges[i-1].Start) != versionOf(r.Start) {
+		if i > 0 && (ranges[i-1].Protocol != r.Protocol || ranges[i-1].Start.Is4() != r.Start.Is4()) {
 			next = 0
 		}
 		for next < len(all) && all[next].End.Less(r.Start) {

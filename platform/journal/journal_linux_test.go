@@ -267,6 +267,13 @@ func TestFullDisk(t *testing.T) {
 	if _, err := j.Record(Change{Kind: "a", Body: body}); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("second record on a full disk: %v", err)
 	}
+	data, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := parse(data); err != nil || p.wholeBytes != int64(len(data)) || len(p.entries) != recorded {
+		t.Errorf("file of %d bytes: %d whole, %d records, %v", len(data), p.wholeBytes, len(p.entries), err)
+	}
 	fill(t, filepath.Join(dir, "ballast"))
 	if err := j.Forget(1); err != nil {
 		t.Errorf("forget on a full disk: %v", err)

@@ -360,6 +360,11 @@ func TestChangesOfOthersAreLeftAndReported(t *testing.T) {
 	guard := routeThing{Prefix: p.Guards[0], Table: p.Table, Metric: GuardMetric}
 	foreignRoute := guard.message()
 	foreignRoute.Type, foreignRoute.Protocol = unix.RTN_BLACKHOLE, unix.RTPROT_STATIC
+	// A route like ours, but put there by somebody else.
+	id := deviceID{Device: "aether0", Index: hosttest.Index(t, "aether0")}
+	inner := routeThing{deviceID: id, Prefix: netip.MustParsePrefix("10.77.0.0/24"), Table: p.Table, Metric: 50}
+	foreignInner := inner.message()
+	foreignInner.Protocol = unix.RTPROT_STATIC
 	// A rule of somebody else at our priority instead of ours.
 	ours := ruleThing{Selectors: p.Selectors}
 	foreignRule := netlink.NewRule()
@@ -370,6 +375,7 @@ func TestChangesOfOthersAreLeftAndReported(t *testing.T) {
 	}
 	for _, err := range []error{
 		netlink.RouteDel(guard.message()), netlink.RouteAdd(foreignRoute),
+		netlink.RouteDel(inner.message()), netlink.RouteAdd(foreignInner),
 		netlink.RuleDel(ours.message()), netlink.RuleAdd(foreignRule),
 		netlink.LinkSetMTU(link, 1400),
 	} {
@@ -388,6 +394,7 @@ func TestChangesOfOthersAreLeftAndReported(t *testing.T) {
 	}
 	want := []string{
 		"link aether0 mtu", "ipv4 rule priority 2000", "route 100.80.0.0/16 table 123456 metric 1073741824",
+		"route 10.77.0.0/24 table 123456 metric 50",
 	}
 	slices.Sort(want)
 	slices.Sort(things)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,11 @@ type Holds struct {
 func New(cfg Config) (*Holds, error) {
 	self, err := ownHolder(cfg.StateDir)
 	if err != nil {
+		return nil, fmt.Errorf("hold sysctls: %w", err)
+	}
+	// Both are in the records, which another process with another working directory may undo.
+	cfg.StateDir = self.StateDir
+	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("hold sysctls: %w", err)
 	}
 	return &Holds{cfg: cfg, self: self, held: map[string]journal.ID{}}, nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -104,13 +105,19 @@ func (n *node) serve(ctx context.Context, d api.Daemon, parts ...func(context.Co
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return guard("API", func() error { return server.Run(ctx) }) })
 	group.Go(func() error { return guard("dataplane", func() error { return n.engine.Run(ctx) }) })
+	var control sync.WaitGroup
+	for _, part := range parts {
+		control.Add(1)
+		group.Go(func() error {
+			defer control.Done()
+			return guard("control", func() error { return part(ctx) })
+		})
+	}
 	group.Go(func() error {
 		<-ctx.Done()
+		control.Wait()       // a part may be in the middle of a change to the NIC
 		return n.nic.Close() // ends the dataplane's blocking read
 	})
-	for _, part := range parts {
-		group.Go(func() error { return guard("control", func() error { return part(ctx) }) })
-	}
 	err = group.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil

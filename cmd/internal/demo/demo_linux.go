@@ -66,8 +66,8 @@ func (p *play) run(ctx context.Context, cancel context.CancelCauseFunc) error {
 	if err := p.showSession(ctx); err != nil {
 		return err
 	}
-	p.View.Step("measuring", "about %.0f s", (4*p.Duration + 3*time.Second).Seconds())
-	p.result.Checks, err = measure(ctx, p.trials(p.result.Session.GatewayAddresses, p.Duration), p.Duration+slack)
+	trials := p.trials(p.result.Session.GatewayAddresses, p.Duration)
+	p.result.Checks, err = measure(ctx, trials, p.Duration+slack, p.View)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (p *play) showSession(ctx context.Context) error {
 	peer, session := s.Peers[0], &p.result.Session
 	session.KeyExchange, session.Remote = peer.KeyExchange, peer.Remote
 	session.LaptopAddresses, session.Routes = s.Addresses, s.Routes
-	p.View.Step("handshake", "%s over QUIC with %s, round trip %s", peer.KeyExchange, peer.Remote,
+	p.View.Step("handshake", "key exchange %s, QUIC with %s, round trip %s", peer.KeyExchange, peer.Remote,
 		millis(time.Duration(peer.RTTMicros)*time.Microsecond))
 	p.View.Step("addresses", "laptop %s on %s", join(s.Addresses), s.Device.Name)
 	p.View.Step("", "gateway %s", join(session.GatewayAddresses))

@@ -93,7 +93,7 @@ func TestDemoInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	var seen []byte
-	for buffer := make([]byte, 4096); !strings.Contains(string(seen), "measuring"); {
+	for buffer := make([]byte, 4096); !strings.Contains(string(seen), "ping gateway"); {
 		n, err := out.Read(buffer)
 		if err != nil {
 			t.Fatalf("%v after %s", err, seen)

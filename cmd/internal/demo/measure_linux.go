@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,24 +33,32 @@ type trial struct {
 	run    func(ctx context.Context, c *Check) error // fills in the values
 }
 
-// measure runs all trials one after the other; one that fails does not keep the others from being run.
-func measure(ctx context.Context, trials []trial, limit time.Duration) ([]Check, error) {
-	var checks []Check
+func (t trial) check() Check { return Check{Name: t.name, Kind: t.kind, Target: t.target} }
+
+// measure runs all trials one after the other and shows them; one that fails does not keep the others from being run.
+func measure(ctx context.Context, trials []trial, limit time.Duration, view View) ([]Check, error) {
+	var planned, done []Check
 	for _, t := range trials {
-		c := Check{Name: t.name, Kind: t.kind, Target: t.target}
+		planned = append(planned, t.check())
+	}
+	table := view.Table(planned)
+	for _, t := range trials {
+		c := t.check()
+		table.Begin(c)
 		limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done after %v", limit))
 		err := t.run(limited, &c)
 		cancel()
 		if ctx.Err() != nil {
-			return checks, context.Cause(ctx)
+			return done, context.Cause(ctx)
 		}
 		c.OK = err == nil
 		if err != nil {
-			c.Error = err.Error()
+			c.Error = strings.ReplaceAll(err.Error(), "\n", "; ")
 		}
-		checks = append(checks, c)
+		done = append(done, c)
+		table.Done(c)
 	}
-	return checks, nil
+	return done, nil
 }
 
 // trials lists what is tried, given the gateway's addresses in the tunnel.
@@ -61,7 +70,7 @@ func (n *network) trials(gateway []netip.Addr, duration time.Duration) []trial {
 	for _, a := range []string{lanHost4, lanHost6} {
 		list = append(list, n.ping("ping LAN host", netip.MustParseAddr(a)))
 	}
-	list = append(list, n.page("web page, IPv4", n.web4.URL()), n.page("web page, IPv6", n.web6.URL()))
+	list = append(list, n.page("web page, IPv4", "http://"+lanHost4+"/"), n.page("web page, IPv6", "http://["+lanHost6+"]/"))
 	return append(list,
 		n.throughput("TCP laptop → LAN host", duration, false),
 		n.throughput("TCP LAN host → laptop", duration, true),
@@ -108,7 +117,7 @@ func (n *network) page(name, url string) trial {
 func (n *network) throughput(name string, duration time.Duration, download bool) trial {
 	return trial{name, KindThroughput, lanHost4, func(ctx context.Context, c *Check) error {
 		bulk := traffic.Bulk{Duration: duration, Download: download}
-		r, err := bulk.Run(ctx, n.laptop, n.server4.Addr())
+		r, err := bulk.Run(ctx, n.laptop, n.traffic.Addr())
 		c.BitsPerSecond = r.BitsPerSecond()
 		if err == nil && c.BitsPerSecond <= 0 {
 			err = errors.New("nothing arrived")
@@ -127,7 +136,7 @@ func (n *network) loadedRTT(duration time.Duration) trial {
 	return trial{"round trip, beside TCP", KindRTT, lanHost4, func(ctx context.Context, c *Check) error {
 		both, ctx := errgroup.WithContext(ctx)
 		both.Go(func() error {
-			r, err := traffic.Bulk{Duration: duration + 2*loadHeadStart}.Run(ctx, n.laptop, n.server4.Addr())
+			r, err := traffic.Bulk{Duration: duration + 2*loadHeadStart}.Run(ctx, n.laptop, n.traffic.Addr())
 			c.BitsPerSecond = r.BitsPerSecond()
 			return err
 		})
@@ -146,7 +155,7 @@ func (n *network) loadedRTT(duration time.Duration) trial {
 // echo measures round trips. Loss is fine beside a TCP stream that fills every queue, silence is not.
 func (n *network) echo(ctx context.Context, c *Check, duration time.Duration) error {
 	echo := traffic.Echo{PerSecond: requestsPerSecond, Duration: duration}
-	r, err := echo.Run(ctx, n.laptop, n.server4.Addr())
+	r, err := echo.Run(ctx, n.laptop, n.traffic.Addr())
 	c.Sent, c.Received, c.RTT = r.Sent, r.Received, distribution(r.RTT)
 	if err == nil && r.Received == 0 {
 		err = fmt.Errorf("none of %d requests answered", r.Sent)

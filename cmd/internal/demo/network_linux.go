@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 
 	"github.com/aethertunnel/aethertunnel/cmd/internal/lab"
@@ -30,9 +31,7 @@ type network struct {
 	laptop, gateway, lan *lab.Namespace
 	closers              []io.Closer // in the order in which they were opened
 
-	server4 *traffic.Server
-	web4    *traffic.WebServer
-	web6    *traffic.WebServer
+	traffic *traffic.Server // on the host of the LAN
 }
 
 // build makes the namespaces, the cables and the servers. What was made before an error is closed again.
@@ -85,22 +84,18 @@ func (n *network) serve(ctx context.Context) error {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = io.WriteString(w, pageText) // the client notices when it is cut short
 	})
-	for _, s := range []struct {
-		server  **traffic.WebServer
-		address string
-	}{{&n.web4, lanHost4 + ":80"}, {&n.web6, "[" + lanHost6 + "]:80"}} {
-		server, err := traffic.ServeWeb(n.lan, s.address, page)
+	for _, address := range []string{lanHost4, lanHost6} {
+		server, err := traffic.ServeWeb(n.lan, net.JoinHostPort(address, "80"), page)
 		if err != nil {
 			return err
 		}
-		*s.server = server
 		n.closers = append(n.closers, server)
 	}
 	server, err := traffic.Serve(ctx, n.lan, lanHost4+":0")
 	if err != nil {
 		return err
 	}
-	n.server4 = server
+	n.traffic = server
 	n.closers = append(n.closers, server)
 	return nil
 }

@@ -44,30 +44,61 @@ func (v View) Step(label, format string, args ...any) {
 // Command shows what somebody would type for the step before.
 func (v View) Command(text string) { v.Step("", "%s", v.paint(dim, "$ "+text)) }
 
-// Table shows what was measured.
-func (v View) Table(r Result) {
-	name, target := len("through the tunnel"), len("target")
-	for _, c := range r.Checks {
-		name, target = max(name, utf8.RuneCountInString(c.Name)), max(target, utf8.RuneCountInString(c.Target))
-	}
-	row := func(a, b, c, color string) {
-		fmt.Fprintf(v.W, "  %s  %s  %s\n", pad(a, name), pad(b, target), v.paint(color, c))
-	}
-	fmt.Fprintln(v.W)
-	row("through the tunnel", "target", "result", "")
-	fmt.Fprintf(v.W, "  %s\n", v.paint(dim, strings.Repeat("─", name+target+48)))
-	for _, c := range r.Checks {
-		color := green
-		if !c.OK {
-			color = red
-		}
-		row(c.Name, c.Target, c.Text(), color)
+// Table begins the table of what is measured. The checks need not have been run: their names and targets say how wide
+// it is.
+func (v View) Table(planned []Check) Table {
+	t := Table{View: v, name: len(nameTitle), target: len(targetTitle)}
+	for _, c := range planned {
+		t.name = max(t.name, utf8.RuneCountInString(c.Name))
+		t.target = max(t.target, utf8.RuneCountInString(c.Target))
 	}
 	fmt.Fprintln(v.W)
+	t.row(nameTitle, targetTitle, resultTitle)
+	fmt.Fprintf(v.W, "\n  %s\n", v.paint(dim, strings.Repeat("─", t.name+t.target+resultColumns)))
+	return t
+}
+
+// Titles of the columns, and the usual width of the last one.
+const (
+	nameTitle, targetTitle, resultTitle = "through the tunnel", "target", "result"
+
+	resultColumns = 48
+)
+
+// A Table shows checks as they are run, a row each.
+type Table struct {
+	View
+
+	name, target int // widths of the first two columns
+}
+
+func (t Table) row(name, target, result string) {
+	fmt.Fprintf(t.W, "  %s  %s  %s", pad(name, t.name), pad(target, t.target), result)
+}
+
+// Begin shows that a check is being run, where that can be written over.
+func (t Table) Begin(c Check) {
+	if t.Color {
+		t.row(c.Name, c.Target, t.paint(dim, "…"))
+	}
+}
+
+// Done shows what came of it.
+func (t Table) Done(c Check) {
+	if t.Color {
+		fmt.Fprint(t.W, "\r\x1b[K")
+	}
+	color := green
+	if !c.OK {
+		color = red
+	}
+	t.row(c.Name, c.Target, t.paint(color, c.Text()))
+	fmt.Fprintln(t.W)
 }
 
 // End shows the verdict.
 func (v View) End(r Result) {
+	fmt.Fprintln(v.W)
 	if r.OK {
 		fmt.Fprintf(v.W, "  %s  All %d checks passed in %.1f s; nothing is left behind.\n\n", v.paint(green, "✓"),
 			len(r.Checks), r.Elapsed.Seconds())

@@ -43,7 +43,7 @@ type Aetherd struct {
 func Start(l Launch) (*Aetherd, error) {
 	a := &Aetherd{name: l.Namespace.Name(), ended: make(chan struct{})}
 	if err := a.start(l); err != nil {
-		return nil, fmt.Errorf("start aetherd of %s: %w", a.name, err)
+		return nil, fmt.Errorf("%s: start aetherd: %w", a.name, err)
 	}
 	return a, nil
 }
@@ -102,7 +102,7 @@ func (a *Aetherd) PID() int { return a.cmd.Process.Pid }
 func (a *Aetherd) Watch(cancel context.CancelCauseFunc) {
 	go func() {
 		<-a.ended
-		cancel(fmt.Errorf("aetherd of %s has ended by itself", a.name))
+		cancel(fmt.Errorf("%s: its daemon has ended by itself", a.name))
 	}()
 }
 
@@ -119,11 +119,11 @@ func (a *Aetherd) AwaitReady(ctx context.Context) error {
 		return fmt.Errorf("%s: %s", a.name, line)
 	case err == nil:
 		<-a.ended
-		return fmt.Errorf("%s: aetherd ended without a word: %w", a.name, a.err)
+		return fmt.Errorf("%s: its daemon ended without a word: %w", a.name, a.err)
 	case ctx.Err() != nil:
-		return fmt.Errorf("%s: aetherd is not ready: %w", a.name, context.Cause(ctx))
+		return fmt.Errorf("%s: its daemon is not ready: %w", a.name, context.Cause(ctx))
 	}
-	return fmt.Errorf("%s: wait for aetherd: %w", a.name, err)
+	return fmt.Errorf("%s: wait for its daemon: %w", a.name, err)
 }
 
 // Stop asks the process to end, which takes back what it has changed, and kills it if it does not in time. The error
@@ -142,7 +142,7 @@ func (a *Aetherd) Stop() error {
 		<-a.ended
 	}
 	if err = errors.Join(err, a.err, a.report.Close()); err != nil {
-		return fmt.Errorf("stop aetherd of %s: %w", a.name, err)
+		return fmt.Errorf("%s: stop its daemon: %w", a.name, err)
 	}
 	return nil
 }
@@ -187,7 +187,7 @@ func Verdict(played, cleared error, daemons ...*Aetherd) error {
 	var b strings.Builder
 	for _, a := range started(daemons) {
 		lines := strings.Join(a.tail.Lines(logLines), "\n  ")
-		fmt.Fprintf(&b, "\n\nthe last lines of aetherd of %s:\n  %s", a.name, lines)
+		fmt.Fprintf(&b, "\n\nthe last lines of the daemon on %s:\n  %s", a.name, lines)
 	}
 	return fmt.Errorf("%w%s", err, b.String())
 }
