@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,10 +45,4 @@ It works as root, and without where the system lets its users have user namespac
 type demoOptions struct {
 	duration time.Duration // of each measurement
 	asJSON   bool
-}
-
-// wantsColor reports whether text for w may have colours: on a terminal, unless the user has said that they want none
-// (no-color.org).
-func wantsColor(w io.Writer) bool {
-	return isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }

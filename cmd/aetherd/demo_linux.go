@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 
 	"github.com/aethertunnel/aethertunnel/cmd/internal/demo"
@@ -38,4 +39,10 @@ func onStage(ctx context.Context, verb string, out, errOut io.Writer) error {
 		return &exitError{code: exit.ExitCode()}
 	}
 	return err
+}
+
+// wantsColor reports whether text for w may have colours: on a terminal, unless the user has said that they want none
+// (no-color.org).
+func wantsColor(w io.Writer) bool {
+	return isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }

@@ -15,18 +15,18 @@ import (
 const PacketSizeFallbackDelay = time.Second
 
 // DialPacketSizes makes a QUIC connection on a path of unknown size. It calls dial
-// with PreferredPacketSize and, if that fails for a reason a smaller packet may cure
-// or takes longer than PacketSizeFallbackDelay, with SmallestPacketSize as well. The
-// first connection wins, the other attempt is cancelled. dial makes the connection
-// with QUICConfig(size) and may be called twice at once.
+// with LargestPacketSize and, if that fails for a reason a smaller packet may cure
+// or takes longer than PacketSizeFallbackDelay, with PreferredPacketSize and then
+// SmallestPacketSize as well. The first connection wins, the other attempts are
+// cancelled. dial makes the connection with QUICConfig(size) and may be called
+// several times at once.
 //
 // It returns after every dial has. An error of the peer's, such as a refused
 // certificate, is final.
 func DialPacketSizes(
 	ctx context.Context, dial func(ctx context.Context, size uint16) (*quic.Conn, error),
 ) (*quic.Conn, uint16, error) {
-	sizes := []uint16{PreferredPacketSize, SmallestPacketSize}
-	return dialSizes(ctx, sizes, dial, func(c *quic.Conn) {
+	return dialSizes(ctx, packetSizes(), dial, func(c *quic.Conn) {
 		// The loser of the race has no user; it is gone either way.
 		_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
 	})

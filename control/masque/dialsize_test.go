@@ -166,6 +166,8 @@ func TestHandshakeOnSmallPaths(t *testing.T) {
 		pathBytes int // of an IPv4 packet
 		size      uint16
 	}{
+		{1448, LargestPacketSize},
+		{1447, PreferredPacketSize},
 		{1378, PreferredPacketSize},
 		{1347, SmallestPacketSize},
 		{1280, SmallestPacketSize},
@@ -188,7 +190,7 @@ func TestHandshakeOnSmallPaths(t *testing.T) {
 			t.Fatalf("path of %d: %v", c.pathBytes, err)
 		}
 		client, server := runClient(t, s), <-g.sessions
-		if c.size == PreferredPacketSize && (client.MaxPacketSize() < 1280 || server.MaxPacketSize() < 1280) {
+		if c.size >= PreferredPacketSize && (client.MaxPacketSize() < 1280 || server.MaxPacketSize() < 1280) {
 			t.Errorf("path of %d: %d up, %d down", c.pathBytes, client.MaxPacketSize(), server.MaxPacketSize())
 		}
 		for range 20 { // time for the search to go wrong
@@ -235,6 +237,10 @@ func TestInitialSizes(t *testing.T) {
 	check("1319 bytes", SmallestPacketSize)
 	s.Observe(client, initial(1320))
 	check("1320 bytes", PreferredPacketSize)
+	s.Observe(client, initial(1420))
+	check("1420 bytes", LargestPacketSize)
+	s.Observe(client, initial(1419))
+	check("1419 bytes", PreferredPacketSize)
 	for _, b := range [][]byte{{}, initial(1199), long(0x43, 1300), long(0xe3, 1300)} {
 		s.Observe(client, b) // none of them an Initial of a client
 	}
@@ -254,7 +260,7 @@ func FuzzInitialSizes(f *testing.F) {
 		s := NewInitialSizes()
 		client := netip.MustParseAddrPort("[2001:db8::1]:4000")
 		s.Observe(client, append(start, make([]byte, pad)...))
-		if n := s.PacketSize(client); n != SmallestPacketSize && n != PreferredPacketSize {
+		if n := s.PacketSize(client); !slices.Contains(packetSizes(), n) {
 			t.Fatalf("%d", n)
 		}
 	})

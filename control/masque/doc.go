@@ -46,14 +46,15 @@
 //     on, so a server's large setting breaks the handshake of a client that had
 //     rightly chosen a small one.
 //
-// A dialer therefore tries 1,320 first and 1,200 next: immediately after an error
-// that a smaller size may cure, otherwise alongside the first attempt after
-// [PacketSizeFallbackDelay]. [DialPacketSizes] does so. 1,200 is the smallest size
-// QUIC allows and passes every path of 1,228 bytes (IPv4) or 1,248 (IPv6); path MTU
-// discovery then raises it (first probe 1,326) within about six round trips. A
-// server answers a client whose Initial was 1,320 bytes or longer with 1,320, any
-// other with 1,200: see [InitialSizes]. After a migration quic-go starts over from
-// the floor, which is why 1,320 is worth asking for.
+// A dialer therefore tries 1,420 first, then 1,320, then 1,200: the next one
+// immediately after an error that a smaller size may cure, otherwise alongside after
+// [PacketSizeFallbackDelay]. [DialPacketSizes] does so. 1,420 lets inner packets of
+// 1,380 bytes through from the start, which spares hosts a path MTU that they would
+// remember for minutes. 1,200 is the smallest size QUIC allows and passes every path
+// of 1,228 bytes (IPv4) or 1,248 (IPv6); path MTU discovery then raises it within
+// about six round trips. A server answers with the largest of the three that the
+// client's Initial has shown to pass: see [InitialSizes]. After a migration quic-go
+// starts over from the floor, which is why a large one is worth asking for.
 //
 // A peer whose connection IDs are longer than 17 bytes leaves quic-go too little
 // room for a datagram of the largest size it accepts, and quic-go then drops it

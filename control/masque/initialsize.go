@@ -56,8 +56,10 @@ func (s *InitialSizes) PacketSize(remote netip.AddrPort) uint16 {
 	slot := &s.slots[maphash.Comparable(s.seed, remote)%initialSlots]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slot.remote == remote && slot.bytes >= PreferredPacketSize {
-		return PreferredPacketSize
+	for _, size := range packetSizes() {
+		if slot.remote == remote && slot.bytes >= size {
+			return size
+		}
 	}
 	return SmallestPacketSize
 }

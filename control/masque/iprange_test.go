@@ -65,9 +65,10 @@ func TestNormalizeRangesProtocols(t *testing.T) {
 // A range of one family takes nothing from the other.
 func TestNormalizeRangesFamilies(t *testing.T) {
 	all6 := ipRange("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 6)
-	got, err := NormalizeRanges([]IPRange{all6, ipRange("0.0.0.0", "255.255.255.255", 0), ipRange("::5", "::6", 0)})
+	all4 := ipRange("0.0.0.0", "255.255.255.255", 0)
+	got, err := NormalizeRanges([]IPRange{all6, all4, ipRange("::5", "::6", 0)})
 	want := []IPRange{
-		ipRange("0.0.0.0", "255.255.255.255", 0), ipRange("::5", "::6", 0),
+		all4, ipRange("::5", "::6", 0),
 		ipRange("::", "::4", 6),
 		{Start: netip.MustParseAddr("::7"), End: all6.End, Protocol: 6},
 	}

@@ -9,11 +9,17 @@ import (
 // Packet sizes a dialer tries, in bytes of UDP payload. The package comment says
 // why these.
 const (
+	// LargestPacketSize lets an inner packet of 1,380 bytes through and passes every
+	// path of 1,448 bytes (IPv4) or 1,468 (IPv6): Ethernet, PPPoE, most others.
+	LargestPacketSize uint16 = 1420
 	// PreferredPacketSize lets an inner packet of 1,280 bytes through.
 	PreferredPacketSize uint16 = 1320
 	// SmallestPacketSize is the least QUIC allows (RFC 9000 section 14).
 	SmallestPacketSize uint16 = 1200
 )
+
+// packetSizes are the sizes in the order in which a dialer tries them.
+func packetSizes() []uint16 { return []uint16{LargestPacketSize, PreferredPacketSize, SmallestPacketSize} }
 
 // Timers of a connection that carries sessions.
 const (
@@ -35,7 +41,7 @@ const (
 
 // QUICConfig returns the QUIC settings of both ends. initialPacketSize is the size
 // of the first packets and the floor below which path MTU discovery never goes: see
-// the package comment before choosing anything but PreferredPacketSize or
+// the package comment before choosing anything but LargestPacketSize, PreferredPacketSize or
 // SmallestPacketSize.
 func QUICConfig(initialPacketSize uint16) *quic.Config {
 	return &quic.Config{

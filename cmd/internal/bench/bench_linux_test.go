@@ -83,7 +83,8 @@ func TestCheckRival(t *testing.T) {
 		}
 		return path
 	}
-	if version, err := CheckRival(t.Context(), script("echo wireguard-go v0.1; echo more", 0o755)); err != nil || version != "v0.1" {
+	good := script("echo wireguard-go v0.1; echo more", 0o755)
+	if version, err := CheckRival(t.Context(), good); err != nil || version != "v0.1" {
 		t.Errorf("got %q, %v", version, err)
 	}
 	for name, path := range map[string]string{

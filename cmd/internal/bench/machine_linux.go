@@ -22,7 +22,7 @@ func thisMachine() (Machine, error) {
 	if err := unix.Sysinfo(&info); err != nil {
 		return m, fmt.Errorf("ask for the machine's memory: %w", err)
 	}
-	m.MemoryBytes = int64(uint64(info.Totalram) * uint64(info.Unit))
+	m.MemoryBytes = int64(info.Totalram) * int64(info.Unit)
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return m, fmt.Errorf("ask for the load: %w", err)

@@ -79,8 +79,9 @@ func (t *table) machine() {
 			versions = append(versions, c.Name+" "+c.Version)
 		}
 	}
-	t.line("  %s; built with %s; %s of %s s per measurement, %s", strings.Join(versions, ", "), m.Go,
-		plural(r.Passes, "pass", "passes"), number(r.Seconds), r.Began.Format("2006-01-02 15:04 MST"))
+	t.line("  %s; built with %s", strings.Join(versions, ", "), m.Go)
+	t.line("  %s; %s, %g s per measurement", r.Began.Format("2006-01-02 15:04 MST"), plural(r.Passes, "pass", "passes"),
+		r.Seconds)
 	if m.LoadAverage > float64(m.Cores)*busyPart {
 		t.line("  %s", t.paint("31", fmt.Sprintf("The machine was busy before the start: load average %.1f on %s. Expect noise.",
 			m.LoadAverage, plural(m.Cores, "core", "cores"))))

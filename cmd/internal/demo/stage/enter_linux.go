@@ -53,7 +53,7 @@ func Enter(ctx context.Context, verb string, out, errOut io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("find the mount namespace: %w", err)
 	}
-	c := exec.CommandContext(ctx, Self, os.Args[1:]...)
+	c := exec.CommandContext(ctx, Self, os.Args[1:]...) //nolint:gosec // our own program and its own arguments
 	c.Args[0] = os.Args[0]
 	c.Env = append(os.Environ(), marker+"="+outside)
 	c.Stdout, c.Stderr = out, errOut
@@ -118,8 +118,8 @@ func Prepare(verb string) error {
 // runDirs is /run, and /var/run where that is a directory of its own.
 func runDirs() []string {
 	dirs := []string{runDir}
-	if real, err := filepath.EvalSymlinks("/var/run"); err == nil && real != runDir {
-		dirs = append(dirs, real)
+	if other, err := filepath.EvalSymlinks("/var/run"); err == nil && other != runDir {
+		dirs = append(dirs, other)
 	}
 	return dirs
 }
