@@ -122,7 +122,7 @@ func Join(ctx context.Context, c JoinConfig) (store.Membership, error) {
 			return c.Transport.Dial(ctx, net.UDPAddrFromAddrPort(a), tlsConfig, masque.QUICConfig(size))
 		})
 		if err != nil {
-			return reached{}, fmt.Errorf("%s: %w", a, err)
+			return reached{}, dialError(a, err)
 		}
 		return reached{conn, size, a}, nil
 	}, reached.discard)

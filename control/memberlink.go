@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -45,7 +46,7 @@ func (m *Member) dial(ctx context.Context, membership store.Membership) (*member
 			return m.cfg.Transport.Dial(ctx, net.UDPAddrFromAddrPort(a), tlsConfig, masque.QUICConfig(size))
 		})
 		if err != nil {
-			return reached{}, fmt.Errorf("%s: %w", a, err)
+			return reached{}, dialError(a, err)
 		}
 		return reached{conn, size, a}, nil
 	}, reached.discard)
@@ -79,16 +80,39 @@ func (r reached) discard() {
 }
 
 // certificateError returns the cause when the gateway's certificate, or the clock, is what is wrong: retrying does
-// not mend it.
+// not mend it. It is one line for the user, with the first address where that was found.
 func certificateError(err error) error {
-	for _, final := range []error{
-		admit.ErrWrongGateway, admit.ErrWrongNetwork, admit.ErrExpired, admit.ErrNotYetValid, admit.ErrCertificate,
+	for _, final := range []struct {
+		is     error
+		remedy string
+	}{
+		{admit.ErrWrongGateway, "another machine answers there: check the address, or ask for a new invite"},
+		{admit.ErrWrongNetwork, "another gateway answers there: check the address, or join it with a fresh --state"},
+		{admit.ErrExpired, ""}, {admit.ErrNotYetValid, ""}, {admit.ErrCertificate, ""}, // these say it themselves
 	} {
-		if errors.Is(err, final) {
+		if !errors.Is(err, final.is) {
+			continue
+		}
+		if all, ok := errors.AsType[failures](err); ok {
+			err = all[slices.IndexFunc(all, func(one error) bool { return errors.Is(one, final.is) })]
+		}
+		if final.remedy == "" {
 			return err
 		}
+		return fmt.Errorf("%w; %s", err, final.remedy)
 	}
 	return nil
+}
+
+// dialError says where a dial failed. QUIC packs what our own certificate check has found into an alert of its own,
+// which tells people nothing.
+func dialError(at netip.AddrPort, err error) error {
+	if alert, ok := errors.AsType[*quic.TransportError](err); ok && alert.ErrorCode.IsCryptoError() && !alert.Remote {
+		if cause := errors.Unwrap(alert); cause != nil {
+			err = cause
+		}
+	}
+	return fmt.Errorf("%s: %w", at, err)
 }
 
 // serve runs a link until it ends and tells the loop how.

@@ -16,8 +16,8 @@ func (r *routing) source(h packet.Header) netip.Addr {
 }
 
 // answer sends an error about a packet of header h to whoever sent it: a peer, or our own host if to is nil (RFC 9484
-// section 7.2.1). build makes it, or nil when none may be sent. Nobody waits for an error, and a lost one counts as no
-// drop: it is no packet that somebody sent.
+// section 7.2.1). build makes it, or nil when none may be sent. Nobody waits for an error, and one that finds no room
+// counts as no drop: it is no packet that somebody sent.
 func (e *Engine) answer(r *routing, to *peer, h packet.Header, build func(source netip.Addr) []byte) {
 	source, limit := r.source(h), e.hostErrors
 	if to != nil {

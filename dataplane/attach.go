@@ -92,23 +92,29 @@ func (e *Engine) sendLoop(ctx context.Context, a *attachment) error {
 
 // send brings one packet to the carrier and gives its buffer back.
 func (e *Engine) send(a *attachment, q queued) error {
-	defer e.release(q)
+	lost := true // until the carrier, even a panicking one, has said otherwise
+	defer func() {
+		if lost {
+			e.drop(DropNoSession)
+		}
+		e.release(q)
+	}()
 	if a.peer.turn.Load().of == nil {
-		e.drop(DropNoSession) // cut off after the packet had been queued
-		return nil
+		return nil // cut off after the packet had been queued
 	}
 	err := a.carrier.SendPacket(q.packet)
 	if err == nil {
+		lost = false
 		a.peer.sentPackets.Add(1)
 		a.peer.sentBytes.Add(uint64(len(q.packet)))
 		return nil
 	}
 	if tooBig, ok := errors.AsType[*TooBigError](err); ok {
+		lost = false
 		e.drop(DropTooBig)
 		e.answerTooBig(q.packet, tooBig.MaxPacketBytes)
 		return nil
 	}
-	e.drop(DropNoSession)
 	return fmt.Errorf("send to peer: %w", err)
 }
 
@@ -124,6 +130,10 @@ func (e *Engine) receiveLoop(ctx context.Context, a *attachment) error {
 		}
 		a.peer.receivedPackets.Add(1)
 		a.peer.receivedBytes.Add(uint64(len(packet)))
+		if ctx.Err() != nil {
+			e.drop(DropNoSession) // a carrier under load may look at what it has before it looks at the context
+			return ctx.Err()
+		}
 		e.fromPeer(a, packet)
 	}
 }

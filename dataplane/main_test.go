@@ -104,7 +104,12 @@ func (n *node) attach(id PeerID, c Carrier) (detach func() error) {
 		cancel()
 		return <-done
 	})
-	n.t.Cleanup(func() { _ = detach() })
+	n.t.Cleanup(func() {
+		if w, ok := c.(*wire); ok {
+			w.end()
+		}
+		_ = detach()
+	})
 	synctest.Wait()
 	return detach
 }
@@ -168,18 +173,25 @@ type wire struct {
 	out      chan<- []byte
 	in       <-chan []byte
 	cut      chan struct{}
-	maxBytes int // 0: any length fits
+	end      func() // cuts it, for both ends
+	maxBytes int    // 0: any length fits
 }
 
 // newWire returns both ends. Each direction holds that many packets; then its sender is congested.
 func newWire(packets int) (x, y *wire) {
 	there, back, cut := make(chan []byte, packets), make(chan []byte, packets), make(chan struct{})
-	return &wire{out: there, in: back, cut: cut}, &wire{out: back, in: there, cut: cut}
+	end := sync.OnceFunc(func() { close(cut) })
+	return &wire{out: there, in: back, cut: cut, end: end}, &wire{out: back, in: there, cut: cut, end: end}
 }
 
 func (w *wire) SendPacket(p []byte) error {
 	if w.maxBytes != 0 && len(p) > w.maxBytes {
 		return &TooBigError{MaxPacketBytes: w.maxBytes}
+	}
+	select {
+	case <-w.cut:
+		return errWire
+	default:
 	}
 	select {
 	case w.out <- bytes.Clone(p):

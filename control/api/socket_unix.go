@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // group is the group whose members may talk to the daemon, where it exists.
@@ -68,7 +69,11 @@ func setAccess(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Chown(path, -1, gid); err != nil {
+	err = os.Chown(path, -1, gid)
+	if errors.Is(err, syscall.EINVAL) {
+		return nil // no such group in this user namespace (chown(2)): the socket stays the owner's
+	}
+	if err != nil {
 		return err
 	}
 	return os.Chmod(path, 0o660)

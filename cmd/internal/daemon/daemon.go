@@ -44,6 +44,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := checkPrivilege(); err != nil {
+		return err
+	}
 	dir := o.Config.Node.State
 	st, err := openState(dir)
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 )
 
 const (
+	// runLimit is how long the whole may take, all failures included, before it is ended.
+	runLimit = 35 * time.Second
 	// startLimit is how long a daemon may take until packets pass.
 	startLimit = 10 * time.Second
 	// inviteTTL is how long the invite is good for.
@@ -41,6 +43,8 @@ type play struct {
 func Run(ctx context.Context, o Options) (Result, error) {
 	began := time.Now()
 	p := &play{Options: o}
+	ctx, stop := context.WithTimeoutCause(ctx, runLimit, fmt.Errorf("not done within %v", runLimit))
+	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	err := p.run(ctx, cancel)
@@ -68,13 +72,10 @@ func (p *play) run(ctx context.Context, cancel context.CancelCauseFunc) error {
 	}
 	trials := p.trials(p.result.Session.GatewayAddresses, p.Duration)
 	p.result.Checks, err = measure(ctx, trials, p.Duration+slack, p.View)
-	if err != nil {
-		return err
-	}
 	if failures := p.result.Failures(); len(failures) > 0 {
-		return errors.New(strings.Join(failures, "; "))
+		err = errors.Join(fmt.Errorf("failed: %s", strings.Join(failures, "; ")), err)
 	}
-	return nil
+	return err
 }
 
 // end stops the daemons and takes the network away.

@@ -25,10 +25,15 @@ func TestMeasure(t *testing.T) {
 	if err != nil || len(checks) != len(trials) {
 		t.Fatalf("got %d checks, %v; one that fails should not end the others", len(checks), err)
 	}
-	got := Result{Checks: checks}.Failures()
-	want := []string{"bad (b): one; two", "endless (c): not done after 1ms"}
+	var got []string
+	for _, c := range checks {
+		got = append(got, c.Name+": "+c.Text())
+	}
+	want := []string{
+		"good: 1.00 Gbit/s", "bad: FAILED: one; two", "endless: FAILED: not done after 1ms", "good again: 2.00 Gbit/s",
+	}
 	if strings.Join(got, "|") != strings.Join(want, "|") {
-		t.Errorf("got failures %q, want %q", got, want)
+		t.Errorf("got %q, want %q", got, want)
 	}
 	if n := strings.Count(b.String(), "FAILED"); n != 2 {
 		t.Errorf("%d failures shown:\n%s", n, b.String())

@@ -58,15 +58,15 @@ type RTT struct {
 	P999 time.Duration `json:"p999_nanos"`
 }
 
-// Failures returns a line for each check that failed.
+// Failures returns the names of the checks that failed.
 func (r Result) Failures() []string {
-	var lines []string
+	var names []string
 	for _, c := range r.Checks {
 		if !c.OK {
-			lines = append(lines, fmt.Sprintf("%s (%s): %s", c.Name, c.Target, c.Error))
+			names = append(names, c.Name)
 		}
 	}
-	return lines
+	return names
 }
 
 // Text is the outcome on one line.

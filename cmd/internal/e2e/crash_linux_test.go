@@ -123,10 +123,10 @@ func TestForeignChangesAreLeftAndReported(t *testing.T) {
 	}
 	// The next start works with what it finds.
 	again := g.up("gateway").listening()
+	l.eventuallyReaches(again.address4())
 	member.awaitStatus("connected again", func(s api.Status) bool {
 		return s.Peers[0].Connected && s.Peers[0].Since.After(again.status().Started)
 	})
-	l.eventuallyReaches(again.address4())
 	again.stop()
 	member.stop()
 	removeForeign(t, g, foreign, table)

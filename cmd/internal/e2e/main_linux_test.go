@@ -24,6 +24,7 @@ const (
 	binaryVariable = "AETHER_E2E_BINARY"      // path of the aetherd to test
 	skipVariable   = "AETHER_E2E_CANNOT"      // why there are no namespaces
 	withoutAdmin   = "AETHER_E2E_NO_NETADMIN" // become aetherd without CAP_NET_ADMIN
+	withoutTUN     = "AETHER_E2E_NO_TUN"      // become aetherd on a machine without TUN driver
 )
 
 // soakCycles is how many kill cycles the long form makes, 0 in the short form.
@@ -41,9 +42,11 @@ func soakCycles(t *testing.T) int {
 }
 
 func TestMain(m *testing.M) {
-	if os.Getenv(withoutAdmin) != "" {
-		fmt.Fprintln(os.Stderr, becomeWithoutAdmin())
-		os.Exit(1)
+	for variable, prepare := range map[string]func() error{withoutAdmin: dropAdmin, withoutTUN: hideTUN} {
+		if os.Getenv(variable) != "" {
+			fmt.Fprintln(os.Stderr, "e2e:", become(prepare))
+			os.Exit(1)
+		}
 	}
 	run := outside
 	if os.Getenv(binaryVariable) != "" {
@@ -190,13 +193,34 @@ func nothingHeld() error {
 	})
 }
 
-// becomeWithoutAdmin replaces this process by aetherd that may not administer the network.
-func becomeWithoutAdmin() error {
+// become replaces this process by aetherd, in circumstances that prepare makes.
+func become(prepare func() error) error {
 	runtime.LockOSThread()
+	if err := prepare(); err != nil {
+		return err
+	}
+	binary := os.Getenv(binaryVariable)
+	return unix.Exec(binary, append([]string{binary}, os.Args[1:]...), os.Environ())
+}
+
+// dropAdmin gives up the permission to administer the network: root regains on exec only what is left in the bounding set.
+func dropAdmin() error {
 	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_ADMIN, 0, 0, 0); err != nil {
 		return fmt.Errorf("drop CAP_NET_ADMIN: %w", err)
 	}
-	// Root regains on exec what is left in the bounding set.
-	binary := os.Getenv(binaryVariable)
-	return unix.Exec(binary, append([]string{binary}, os.Args[1:]...), os.Environ())
+	return nil
+}
+
+// hideTUN covers the directory of the driver's device, for this process alone.
+func hideTUN() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("make a mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("empty", "/dev/net", "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("hide /dev/net: %w", err)
+	}
+	return nil
 }

@@ -98,7 +98,7 @@ func TestConnectionsSurviveARebindingOfTheNAT(t *testing.T) {
 	l.route("0.0.0.0/0", "192.168.1.1")
 	translate(t, router)
 	gateway := gatewayUp(g)
-	member := l.up("laptop", "--name", "laptop", gateway.invite()).connected()
+	l.up("laptop", "--name", "laptop", gateway.invite()).connected()
 	s := newStream(t, l, g, gateway.address4())
 	s.flows(enough)
 	before, remote := gateway.sessions(), gateway.status().Peers[0].Remote
@@ -117,7 +117,6 @@ func TestConnectionsSurviveARebindingOfTheNAT(t *testing.T) {
 	if n := gateway.sessions() - before; n != 0 {
 		t.Errorf("%d new sessions were made", n)
 	}
-	_ = member
 }
 
 // translate makes a machine a router with masquerade to random ports on wan0.
@@ -180,7 +179,7 @@ func TestConnectionsSurviveABlackoutOfUDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	gateway := gatewayUp(g)
-	member := l.up("laptop", "--name", "laptop", gateway.invite()).connected()
+	l.up("laptop", "--name", "laptop", gateway.invite()).connected()
 	s := newStream(t, l, g, gateway.address4())
 	s.flows(enough)
 	before := gateway.sessions()
@@ -202,5 +201,4 @@ func TestConnectionsSurviveABlackoutOfUDP(t *testing.T) {
 	t.Logf("%v of blackout after %d bytes: packets pass after %v, the stream flows after %v, %d new sessions",
 		blackout, stood, tunnel, time.Since(begin), gateway.sessions()-before)
 	s.finish()
-	_ = member
 }

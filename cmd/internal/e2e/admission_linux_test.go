@@ -1,0 +1,171 @@
+package e2e
+
+import (
+	"context"
+	"crypto/rand"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aethertunnel/aethertunnel/control/api"
+	"github.com/aethertunnel/aethertunnel/crypto/token"
+)
+
+// Invites that do not admit say why, in one line, and nothing happens to the machine.
+func TestInvitesThatDoNotAdmit(t *testing.T) {
+	t.Parallel()
+	g, l := twoMachines(t)
+	gateway := gatewayUp(g)
+	invite := gateway.invite()
+	member := l.up("laptop", "--name", "laptop", invite).connected()
+
+	// Used: only by the machine that used it, where it means to reconnect.
+	l.aetherd("up", "--state", l.state("second"), invite).refused(t, "invite has been used already")
+	member.stop()
+	member = l.up("laptop", invite).connected()
+	if n := len(nodes(gateway)); n != 2 {
+		t.Errorf("coming back with the same invite makes %d nodes of 2", n)
+	}
+
+	// Expired. The command line makes none that short; the gateway's own clock decides.
+	short, err := gateway.api.Invite(within(t, patience), api.InviteRequest{TTLSeconds: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expired, cancel := context.WithDeadline(t.Context(), short.Expires.Add(10*time.Millisecond))
+	<-expired.Done()
+	cancel()
+	l.aetherd("up", "--state", l.state("late"), short.Line).refused(t, "invite has expired")
+
+	// Mistyped, in every way that a person does it.
+	good := gateway.invite()
+	for _, wrong := range []string{
+		strings.Replace(good, "aether://", "aether:/", 1),
+		good[:len(good)-3],
+		good[:len(good)-6] + swap(good[len(good)-6:]),
+		"https://example.org/",
+		"aether://",
+	} {
+		l.aetherd("up", "--state", l.state("mistyped"), wrong).refused(t, "invite")
+	}
+	// The good one is not spoilt by that, and may have been copied with the space around it.
+	member.stop()
+	tablet := l.up("mistyped", "--name", "tablet", " "+good+" \n").connected()
+	tablet.stop()
+
+	// Foreign: of a gateway that is this one but does not know the secret.
+	parsed, err := token.Parse(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parsed.Secret, err = token.NewSecret(rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := parsed.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.aetherd("up", "--state", l.state("foreign"), foreign).refused(t, "invite is not known here")
+	// A state that has joined one network joins no other.
+	parsed.Gateway[0] ^= 1
+	if foreign, err = parsed.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	l.aetherd("up", "--state", member.state, foreign).refused(t, "belongs to network", "--state DIR")
+	g.aetherd("up", "--state", g.state("gateway"), good).refused(t, "running already")
+}
+
+// swap changes the order of two letters.
+func swap(s string) string {
+	for i := range len(s) - 1 {
+		if s[i] != s[i+1] {
+			return s[:i] + s[i+1:i+2] + s[i:i+1] + s[i+2:]
+		}
+	}
+	return "x" + s[1:]
+}
+
+// nodes lists the nodes of a gateway's network.
+func nodes(gateway *daemon) []api.Node {
+	gateway.t.Helper()
+	list, err := gateway.api.Nodes(within(gateway.t, patience))
+	if err != nil {
+		gateway.t.Fatal(err)
+	}
+	return list
+}
+
+// Another daemon answers at the gateway's address: neither an invitee nor a member talks to it.
+func TestAnImpostorAtTheGatewaysAddress(t *testing.T) {
+	t.Parallel()
+	g, l := twoMachines(t)
+	gateway := gatewayUp(g)
+	member := l.up("laptop", "--name", "laptop", gateway.invite()).connected()
+	invite := gateway.invite()
+	member.stop()
+	gateway.stop()
+	g.up("impostor", "--network", testNetwork, "--name", "hub", "--port-mapping", "off").listening()
+	l.aetherd("up", "--state", l.state("invited"), invite).refused(t, "wrong gateway id")
+	l.mustBeUntouched("after a refused invite")
+	l.aetherd("up", "--state", member.state).refused(t, "certificate is from another network")
+	l.mustBeUntouched("after a refused reconnect")
+}
+
+// A revoked node is cut off at once and says so, and is not let in again.
+func TestARevokedNodeIsCutOff(t *testing.T) {
+	t.Parallel()
+	gateway, member := tunnel(t)
+	l := member.machine
+	l.reaches(gateway.address4())
+	begin := time.Now()
+	gateway.verb("nodes", "revoke", "laptop")
+	member.wait()
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("the member was cut off after %v", took)
+	} else {
+		t.Logf("the member was cut off after %v", took)
+	}
+	member.refused("the gateway no longer admits this node", "new invite")
+	l.mustBeUntouched("after the revocation")
+	l.aetherd("up", "--state", member.state).refused(t, "the gateway no longer admits this node")
+	l.mustBeUntouched("after another attempt")
+	for _, p := range gateway.status().Peers {
+		if p.Name == "laptop" {
+			t.Errorf("the gateway's status still has the node: %+v", p)
+		}
+	}
+	// The machine may come back as a new node.
+	again := l.up("again", "--name", "laptop", gateway.invite()).connected()
+	l.reaches(gateway.address4(), gateway.address6())
+	// It persists: the gateway does not forget.
+	gateway.stop()
+	gateway.machine.up("gateway").listening()
+	l.eventuallyReaches(netip.MustParseAddr("10.77.0.1"))
+	l.aetherd("up", "--state", member.state).refused(t, "the gateway no longer admits this node")
+	again.stop()
+}
+
+// A network without a free address says so.
+func TestAnExhaustedPoolOfAddresses(t *testing.T) {
+	t.Parallel()
+	g, l := twoMachines(t)
+	gateway := g.up("gateway", "--network", "10.77.0.0/29", "--name", "hub", "--port-mapping", "off").listening()
+	const members = 5 // of 8 addresses the first and last are none, and one is the gateway's
+	invite := gateway.invite("--uses", "7")
+	for i := range members {
+		name := "m" + text(uint32(i))
+		member := l.up(name, "--name", name, invite).connected()
+		l.reaches(gateway.address4())
+		member.stop()
+	}
+	l.aetherd("up", "--state", l.state("last"), invite).refused(t, "address pool exhausted", "10.77.0.0/29")
+	l.mustBeUntouched("after a refused invite")
+	// Revoking a node that is gone makes room, and the invite was not used up by the refusal.
+	gateway.verb("nodes", "revoke", "m3")
+	last := l.up("last", "--name", "last", invite).connected()
+	if a := last.address4(); a != netip.MustParseAddr("10.77.0.5") {
+		t.Errorf("the last member has %s, want the address of the revoked one", a)
+	}
+	l.reaches(gateway.address4())
+}
