@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"sync"
+	"time"
 )
 
 // maxEndpoints bounds how many addresses are tried in one race.
@@ -17,17 +19,28 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// resolve lists the addresses behind any of the given HOST:PORT, names looked up anew. The error joins what was
-// wrong with each and is returned only when no address is left.
+// lookupLimit bounds one look-up, so that a dead name server does not keep us from the addresses that need none.
+const lookupLimit = 2 * time.Second
+
+// resolve lists the addresses behind any of the given HOST:PORT, names looked up anew, all at once. The error joins what
+// was wrong with each and is returned only when no address is left.
 func resolve(ctx context.Context, resolver Resolver, hosts []string) ([]netip.AddrPort, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupLimit)
+	defer cancel()
+	found := make([][]netip.AddrPort, len(hosts))
+	errs := make([]error, len(hosts))
+	var lookups sync.WaitGroup
+	for i, hostport := range hosts {
+		lookups.Go(func() { found[i], errs[i] = resolveOne(ctx, resolver, hostport) })
+	}
+	lookups.Wait()
 	var addresses []netip.AddrPort
 	var failed failures
-	for _, hostport := range hosts {
-		found, err := resolveOne(ctx, resolver, hostport)
-		if err != nil {
-			failed = append(failed, err)
+	for i := range hosts {
+		if errs[i] != nil {
+			failed = append(failed, errs[i])
 		}
-		for _, a := range found {
+		for _, a := range found[i] {
 			if !slices.Contains(addresses, a) && len(addresses) < maxEndpoints {
 				addresses = append(addresses, a)
 			}

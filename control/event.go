@@ -36,8 +36,10 @@ type Event struct {
 	Err      error          // cause, when there is one
 }
 
-// String is the status line of the event, without a time.
-func (e Event) String() string {
+// String is the status line of the event, without a time, safe for a terminal: parts of it are peers' words.
+func (e Event) String() string { return printable([]byte(e.line())) }
+
+func (e Event) line() string {
 	line := string(e.Kind)
 	if e.Node != "" {
 		line += " " + e.Node

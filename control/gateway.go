@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/time/rate"
 
 	"github.com/aethertunnel/aethertunnel/control/admit"
 	"github.com/aethertunnel/aethertunnel/control/masque"
@@ -17,6 +18,9 @@ import (
 	"github.com/aethertunnel/aethertunnel/crypto/identity"
 	"github.com/aethertunnel/aethertunnel/dataplane"
 )
+
+// refusalPeriod is how often a refused stranger gets a line, so that strangers cannot fill the log.
+const refusalPeriod = 10 * time.Second
 
 // maxRoutePrefixes bounds how many prefixes a peer's route advertisement may come to.
 const maxRoutePrefixes = 4096
@@ -44,7 +48,9 @@ type Gateway struct {
 	done     chan struct{} // closed when the loop has ended
 	carriers sync.WaitGroup
 
-	mu        sync.Mutex // guards the rest, which the loop writes and Status reads
+	refusals *rate.Limiter // lines about strangers
+
+	mu        sync.Mutex // guards the rest, which other goroutines read or set
 	links     map[identity.ID][]*gatewayLink
 	addresses []string
 	routes    []netip.Prefix
@@ -55,13 +61,19 @@ type Gateway struct {
 // gatewayLink is a member's session and what it was told last.
 type gatewayLink struct {
 	link
-	node      store.Node
-	classical bool // authenticated by bearer token
-	request   masque.AddressRequest
-	routes    []netip.Prefix
-	info      []byte
-	told      bool // addresses, routes and map have been sent
-	carried   bool // the dataplane has the session
+	node    store.Node
+	byToken bool // authenticated by bearer token, not by certificate
+
+	// Owned by the loop: what it has said and what it was told.
+	request    masque.AddressRequest
+	offer      []netip.Prefix
+	offerKnown bool
+	exact      bool // it has offered in a map, which says exactly what the operator wrote
+	chain      [][]byte
+	routes     []netip.Prefix
+	info       []byte
+	told       bool // addresses, routes and map have been sent
+	withoutV6  bool // the path is too small for IPv6
 }
 
 // gatewayMessage is what session goroutines tell the loop.
@@ -75,11 +87,11 @@ type gatewayMessage struct {
 
 // principal is who is behind a CONNECT-IP request.
 type principal struct {
-	node      store.Node
-	classical bool
-	conn      *quic.Conn
-	group     string
-	remote    netip.AddrPort
+	node    store.Node
+	byToken bool
+	conn    *quic.Conn
+	group   string
+	remote  netip.AddrPort
 }
 
 // NewGateway makes a gateway that does nothing until Run.
@@ -91,12 +103,17 @@ func NewGateway(cfg GatewayConfig) (*Gateway, error) {
 	}
 	return &Gateway{
 		cfg: cfg, self: self, network: network, site: newSite(),
-		messages: make(chan gatewayMessage, 64), dirty: make(chan struct{}, 1), done: make(chan struct{}), ready: make(chan struct{}),
+		messages: make(chan gatewayMessage, 64), dirty: make(chan struct{}, 1),
+		done: make(chan struct{}), ready: make(chan struct{}),
 		links: make(map[identity.ID][]*gatewayLink), addresses: cfg.Addresses,
+		refusals: rate.NewLimiter(rate.Every(refusalPeriod), 5),
 	}, nil
 }
 
-// Run keeps host, dataplane and members in agreement until ctx ends. Serve requests of Handler only while it runs.
+// settle is how long the loop waits for more to come before it looks at everything again.
+const settle = 5 * time.Millisecond
+
+// Run keeps host, dataplane and members in agreement until ctx ends. Serve requests of Server only while it runs.
 func (g *Gateway) Run(ctx context.Context) error {
 	defer g.carriers.Wait()
 	defer close(g.done)
@@ -109,18 +126,49 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	close(g.ready)
 	g.observe(Event{Kind: EventListening})
+	return g.loop(ctx)
+}
+
+func (g *Gateway) loop(ctx context.Context) error {
+	refresh := time.NewTicker(refreshPeriod)
+	defer refresh.Stop()
+	settled := time.NewTimer(0)
+	defer settled.Stop()
 	for {
 		select {
 		case msg := <-g.messages:
-			g.handle(msg)
-			g.changed()
+			if g.handle(msg) {
+				settled.Reset(settle)
+			}
 		case <-g.dirty:
+			settled.Reset(settle)
+		case <-refresh.C:
+			settled.Reset(0)
+		case <-settled.C:
+			// What worked at the start may fail now, when somebody else has changed the host: it is said, and
+			// tried again.
 			if err := g.reconcile(ctx); err != nil {
-				return err
+				g.notice("the host could not be set up as it should be: " + err.Error())
 			}
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// Refresh makes the gateway look at the host again: its network has changed.
+func (g *Gateway) Refresh() { g.changed() }
+
+// notice shows a line in status until the next reconciliation, and tells it once.
+func (g *Gateway) notice(line string) {
+	g.mu.Lock()
+	known := slices.Contains(g.notices, line)
+	if !known {
+		g.notices = append(g.notices, line)
+	}
+	g.mu.Unlock()
+	if !known {
+		g.observe(Event{Kind: EventNotice, Text: line})
 	}
 }
 
@@ -142,43 +190,64 @@ func (g *Gateway) changed() {
 	}
 }
 
-// handle takes in what a session goroutine says.
-func (g *Gateway) handle(msg gatewayMessage) {
+// handle takes in what a session goroutine says and reports whether others have to be told.
+func (g *Gateway) handle(msg gatewayMessage) bool {
 	l := msg.link
 	switch {
 	case msg.begun:
 		g.begin(l)
+		return true
 	case msg.ended:
 		g.end(l, msg.err)
-	default:
-		switch e := msg.event.(type) {
-		case masque.AddressRequest:
-			l.request, l.told = e, false
-		case masque.RouteAdvertisement:
-			g.offered(l, e.Ranges)
+		return true
+	}
+	switch e := msg.event.(type) {
+	case masque.AddressRequest:
+		l.request = e
+		if l.told && g.assign(l) != nil {
+			l.close(masque.CodeRestart, "does not read what it is told")
+		}
+	case masque.RouteAdvertisement:
+		offer, err := masque.RangesToPrefixes(e.Ranges, maxRoutePrefixes)
+		return !l.exact && g.offered(l, offer, err)
+	case masque.PrivateCapsule:
+		if e.Type == masque.CapsuleMap {
+			m, err := decodeMapMessage(e.Payload)
+			l.exact = true
+			return g.offered(l, m.Offer, err)
 		}
 	}
+	return false
 }
 
-// begin registers a new session. The newest of a node wins; older ones end as soon as it has taken over.
+// begin registers a new session. The newest of a node counts; older ones end when it has taken over.
 func (g *Gateway) begin(l *gatewayLink) {
 	g.mu.Lock()
-	older := g.links[l.node.ID]
-	g.links[l.node.ID] = append(slices.Clone(older), l)
+	g.links[l.node.ID] = append(slices.Clone(g.links[l.node.ID]), l)
 	g.mu.Unlock()
-	for _, o := range older {
-		o.close(CodeReplaced, "replaced by a newer session of the same node")
-	}
 	if err := g.cfg.Authority.Touch(l.node.ID); err != nil {
 		g.observe(Event{Kind: EventNotice, Node: l.node.Name, Text: "last session not recorded", Err: err})
 	}
 	group := l.group
-	if l.classical {
+	if l.byToken {
 		group += ", classical authentication"
 	}
 	g.observe(Event{
 		Kind: EventConnected, Node: l.node.Name, Remote: l.remote, Prefixes: hostPrefixes(l.node.Addresses), Group: group,
 	})
+}
+
+// retireOlder ends a node's sessions that are older than l.
+func (g *Gateway) retireOlder(l *gatewayLink) {
+	g.mu.Lock()
+	links := slices.Clone(g.links[l.node.ID])
+	g.mu.Unlock()
+	for _, o := range links {
+		if o == l {
+			return
+		}
+		o.close(CodeReplaced, "replaced by a newer session of the same node")
+	}
 }
 
 // end forgets a session, and what its node offered if it was the last one.
@@ -194,20 +263,20 @@ func (g *Gateway) end(l *gatewayLink, err error) {
 	}
 }
 
-// offered records the LANs that a member says it can reach.
-func (g *Gateway) offered(l *gatewayLink, ranges []masque.IPRange) {
-	if l.classical {
-		return // a stock client may say so, but nothing of ours would route there
+// offered records the LANs that a member says it can reach, and reports whether they have changed.
+func (g *Gateway) offered(l *gatewayLink, prefixes []netip.Prefix, err error) bool {
+	if l.byToken || err == nil && l.offerKnown && slices.Equal(prefixes, l.offer) {
+		return false // a stock client may say so, but nothing of ours would route there
 	}
 	var routes []store.Route
-	prefixes, err := masque.RangesToPrefixes(ranges, maxRoutePrefixes)
 	if err == nil {
 		routes, err = g.cfg.Authority.OfferRoutes(l.node.ID, prefixes)
 	}
 	if err != nil {
 		g.observe(Event{Kind: EventNotice, Node: l.node.Name, Text: "routes refused", Err: err})
-		return
+		return false
 	}
+	l.offer, l.offerKnown = prefixes, true
 	var waiting []netip.Prefix
 	for _, r := range routes {
 		if !r.Offered.IsZero() && r.Approved.IsZero() {
@@ -220,6 +289,7 @@ func (g *Gateway) offered(l *gatewayLink, ranges []masque.IPRange) {
 			Text: "offered, waits for `aetherd routes approve " + l.node.Name + " PREFIX`",
 		})
 	}
+	return true
 }
 
 // hostPrefixes makes /32 and /128 prefixes of addresses.
@@ -291,8 +361,8 @@ func (g *Gateway) Approve(name string, prefix netip.Prefix) error {
 // NodeStatus is a node and its session, if it has one.
 type NodeStatus struct {
 	store.Node
-	Link      *LinkStatus // nil while not connected
-	Classical bool        // the session is authenticated by bearer token
+	Link    *LinkStatus // nil while not connected
+	ByToken bool        // the session is authenticated by bearer token
 }
 
 // Nodes returns all nodes by name, the gateway and revoked ones included.
@@ -308,7 +378,7 @@ func (g *Gateway) Nodes() ([]NodeStatus, error) {
 		out[i].Node = n
 		if links := g.links[n.ID]; len(links) > 0 {
 			newest := links[len(links)-1]
-			out[i].Link, out[i].Classical = newest.status(), newest.classical
+			out[i].Link, out[i].ByToken = newest.status(), newest.byToken
 		}
 	}
 	return out, nil
@@ -369,12 +439,10 @@ func (g *Gateway) Status() GatewayStatus {
 
 // startCarrying lends a session to the dataplane until one of them ends.
 func (g *Gateway) startCarrying(l *gatewayLink) {
-	if l.carried {
-		return
-	}
-	l.carried = true
 	g.carriers.Go(func() {
-		err := g.cfg.Dataplane.Attach(l.ctx, dataplane.PeerID(l.node.ID), carrier{l.session})
+		err := recovered(func() error {
+			return g.cfg.Dataplane.Attach(l.ctx, dataplane.PeerID(l.node.ID), carrier{l.session})
+		})
 		l.cancel(fmt.Errorf("carry packets: %w", err))
 	})
 }

@@ -28,8 +28,7 @@ func TestMemberGetsAddressesAndRoutes(t *testing.T) {
 	m := g.newTestMember(t, "laptop", admit.InviteOptions{})
 	want := HostPlan{
 		Addresses: prefixes("10.77.0.2/32", "fd77::2/128"),
-		Routes:    prefixes("10.77.0.0/24", "192.168.7.0/24", "fd77::/64"),
-		Guards:    prefixes("10.77.0.0/24", "fd77::/64"),
+		Routes:    prefixes("10.77.0.0/24", "fd77::/64", "192.168.7.0/24"),
 		Tunnel:    prefixes("10.77.0.0/24", "fd77::/64"),
 		Granted:   nil,
 	}
@@ -269,5 +268,87 @@ func TestHostThatRefusesEndsTheMember(t *testing.T) {
 	})
 	if err := m.Run(t.Context()); !errors.Is(err, host.refuse) {
 		t.Errorf("ended with %v", err)
+	}
+}
+
+// Neighbouring prefixes are one range in a ROUTE_ADVERTISEMENT; both ends must still see what the operators wrote.
+func TestNeighbouringRoutesStayApart(t *testing.T) {
+	both := prefixes("192.168.0.0/24", "192.168.1.0/24")
+	g := newTestGateway(t)
+	laptop := g.newTestMember(t, "laptop", admit.InviteOptions{})
+	office := g.newTestMember(t, "office", admit.InviteOptions{Routes: both}, both...)
+	for _, p := range both {
+		laptop.host.await(t, "route at once", has(p))
+		office.host.await(t, "LAN opened", func(plan HostPlan) bool { return slices.Contains(plan.Granted, p) })
+	}
+}
+
+func TestRenewedCertificateReachesTheMember(t *testing.T) {
+	g := newTestGateway(t)
+	m := g.newTestMember(t, "laptop", admit.InviteOptions{})
+	before := m.member.Status().Membership.Chain
+	m.stop()
+	g.clock.Store(int64(admit.Validity - admit.RenewBefore + time.Hour)) // the certificate nears its end
+	later := NewMember(MemberConfig{
+		Key: m.key, Membership: m.member.cfg.Membership, Save: m.member.cfg.Save, Transport: newTransport(t),
+		Resolver: fakeResolver{}, Dataplane: &fakeDataplane{}, Host: newFakeHost(), Observe: m.events.add, Now: time.Now,
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- later.Run(ctx) }()
+	m.events.await(t, EventConnected, 2)
+	if slices.Equal(later.Status().Membership.Chain[0], before[0]) {
+		t.Error("the member still has its old certificate")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A host that changes under a running daemon costs a notice, not the tunnel.
+func TestLaterHostTroubleIsANotice(t *testing.T) {
+	g := newTestGateway(t)
+	m := g.newTestMember(t, "laptop", admit.InviteOptions{})
+	m.host.mu.Lock()
+	m.host.refuse = errors.New("somebody took the prefix")
+	m.host.mu.Unlock()
+	g.host.mu.Lock()
+	g.host.refuse = errors.New("somebody took the prefix")
+	g.host.mu.Unlock()
+	other := g.newTestMember(t, "other", admit.InviteOptions{})
+	if err := g.gateway.Approve("other", netip.MustParsePrefix("192.168.9.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	g.events.await(t, EventNotice, 1)
+	if s := other.member.Status(); s.Link == nil {
+		t.Errorf("not connected: %+v", s.Unreachable)
+	}
+	if !slices.ContainsFunc(g.gateway.Status().Notices, func(n string) bool { return strings.Contains(n, "somebody took") }) {
+		t.Errorf("gateway's notices: %q", g.gateway.Status().Notices)
+	}
+}
+
+// A machine that answers at the gateway's address with another certificate does not end a member that has joined.
+func TestWrongAnswerDoesNotEndAMember(t *testing.T) {
+	g, other := newTestGateway(t), newTestGateway(t)
+	m := g.newTestMember(t, "laptop", admit.InviteOptions{})
+	m.stop()
+	membership := m.member.cfg.Membership
+	membership.GatewayAddresses = []string{other.address}
+	lost := NewMember(MemberConfig{
+		Key: m.key, Membership: membership, Save: m.member.cfg.Save, Transport: newTransport(t),
+		Resolver: fakeResolver{}, Dataplane: &fakeDataplane{}, Host: newFakeHost(), Observe: m.events.add, Now: time.Now,
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- lost.Run(ctx) }()
+	m.events.await(t, EventDialFailed, 1)
+	if !strings.Contains(lost.Status().Unreachable, "another gateway answers there") {
+		t.Errorf("status says %q", lost.Status().Unreachable)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/aethertunnel/aethertunnel/control/admit"
 	"github.com/aethertunnel/aethertunnel/control/masque"
 )
 
@@ -27,7 +28,9 @@ func (g *Gateway) Server() (*http3.Server, error) {
 		Serve:     g.serve,
 		Fallback:  mux,
 		OnRefused: func(r *http.Request, status int, err error) {
-			g.observe(Event{Kind: EventNotice, Text: fmt.Sprintf("session refused (%d) to %s", status, r.RemoteAddr), Err: err})
+			if g.refusals.Allow() {
+				g.observe(Event{Kind: EventNotice, Text: fmt.Sprintf("session refused (%d) to %s", status, r.RemoteAddr), Err: err})
+			}
 		},
 	})
 	if err != nil {
@@ -51,7 +54,7 @@ func (g *Gateway) authorize(r *http.Request) (principal, int, error) {
 	p := principal{conn: conn, group: masque.NegotiatedGroup(*r.TLS), remote: addrPort(conn.RemoteAddr())}
 	var err error
 	if bearer, found := bearerToken(r); found {
-		p.classical = true
+		p.byToken = true
 		p.node, err = g.cfg.Authority.AuthenticateBearer(bearer)
 		if err != nil {
 			return principal{}, http.StatusNotFound, err
@@ -61,16 +64,28 @@ func (g *Gateway) authorize(r *http.Request) (principal, int, error) {
 	if len(r.TLS.PeerCertificates) == 0 {
 		return principal{}, http.StatusNotFound, errors.New("neither certificate nor token")
 	}
-	if p.node, err = g.cfg.Authority.VerifyPeer(r.TLS.PeerCertificates); err != nil {
-		return principal{}, http.StatusForbidden, err
+	p.node, err = g.cfg.Authority.VerifyPeer(r.TLS.PeerCertificates)
+	return p, refusalStatus(err), err
+}
+
+// refusalStatus is the answer to a client whose certificate was not accepted. Only a node of ours learns more than that
+// there is nothing here: 403 means that it has lost admission, 503 that it may come back later.
+func refusalStatus(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, admit.ErrWrongNetwork), errors.Is(err, admit.ErrCertificate):
+		return http.StatusNotFound
+	case errors.Is(err, admit.ErrRevoked), errors.Is(err, admit.ErrUnknownNode):
+		return http.StatusForbidden
 	}
-	return p, 0, nil
+	return http.StatusServiceUnavailable
 }
 
 // serve owns one session until it ends.
 func (g *Gateway) serve(ctx context.Context, p principal, s *masque.Session) {
 	l := &gatewayLink{
-		node: p.node, classical: p.classical,
+		node: p.node, byToken: p.byToken,
 		link: link{conn: p.conn, session: s, remote: p.remote, group: p.group, since: g.cfg.Now()},
 	}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,8 +144,11 @@ type testGateway struct {
 	data      *fakeDataplane
 	events    *events
 	address   string
+	clock     atomic.Int64 // nanoseconds by which the gateway's clock is ahead
 	stop      func()
 }
+
+func (g *testGateway) now() time.Time { return time.Now().Add(time.Duration(g.clock.Load())) }
 
 func newKey(t *testing.T) *identity.Private {
 	t.Helper()
@@ -182,7 +186,7 @@ func newTestGateway(t *testing.T, grant ...netip.Prefix) *testGateway {
 	t.Helper()
 	g := &testGateway{key: newKey(t)}
 	var err error
-	g.authority, err = admit.CreateNetwork(newStore(t), admit.Config{Random: rand.Reader, Now: time.Now}, admit.NetworkParams{
+	g.authority, err = admit.CreateNetwork(newStore(t), admit.Config{Random: rand.Reader, Now: g.now}, admit.NetworkParams{
 		Name: "home", Gateway: g.key.Public(), GatewayName: "router", Prefixes: prefixes("10.77.0.0/24", "fd77::/64"),
 	})
 	if err != nil {
@@ -204,7 +208,7 @@ func (g *testGateway) start(t *testing.T, address string, grant ...netip.Prefix)
 	g.address = conn.LocalAddr().String()
 	g.gateway, err = NewGateway(GatewayConfig{
 		Authority: g.authority, Dataplane: g.data, Host: g.host, Grant: grant,
-		Addresses: []string{g.address}, Observe: g.events.add, Now: time.Now,
+		Addresses: []string{g.address}, Observe: g.events.add, Now: g.now,
 	})
 	if err != nil {
 		t.Fatal(err)

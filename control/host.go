@@ -13,13 +13,11 @@ type HostPlan struct {
 	Addresses []netip.Prefix
 	// Routes go out of our NIC.
 	Routes []netip.Prefix
-	// Guards are the network's own prefixes: packets to them never leave by any other interface, even while the
-	// NIC is gone.
-	Guards []netip.Prefix
 	// Granted are LAN prefixes behind this node which peers may reach: forwarding and masquerade are on for these and off
 	// when there are none.
 	Granted []netip.Prefix
-	// Tunnel are the prefixes that tunnel addresses come from: the sources that masquerade applies to.
+	// Tunnel are the prefixes that tunnel addresses come from. Packets to them never leave by any other interface,
+	// even while the NIC is gone, and they are the sources that masquerade applies to.
 	Tunnel []netip.Prefix
 }
 

@@ -76,7 +76,9 @@ func (g *Gateway) redeem(w http.ResponseWriter, r *http.Request, bearer string) 
 	}
 	admission, err := g.cfg.Authority.Redeem(request, admit.Proof{Secret: secret, Binding: binding})
 	if err != nil {
-		g.observe(Event{Kind: EventNotice, Text: "join refused", Err: err})
+		if g.refusals.Allow() {
+			g.observe(Event{Kind: EventNotice, Text: "join refused", Err: err})
+		}
 		return nil, err
 	}
 	g.changed()
@@ -130,8 +132,8 @@ func Join(ctx context.Context, c JoinConfig) (store.Membership, error) {
 		if final := certificateError(err); final != nil {
 			return store.Membership{}, final
 		}
-		return store.Membership{}, fmt.Errorf("no answer from the gateway at %v: is it running, and does UDP reach it? (%w)",
-			c.Invite.Addresses, err)
+		return store.Membership{}, fmt.Errorf(
+			"no answer from the gateway at %v: is it running, and does UDP reach it? (%w)", c.Invite.Addresses, err)
 	}
 	defer won.discard()
 	return c.exchange(ctx, won)

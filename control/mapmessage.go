@@ -2,9 +2,13 @@ package control
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/aethertunnel/aethertunnel/control/admit"
+	"github.com/aethertunnel/aethertunnel/crypto/token"
 )
 
 // maxMapMessageBytes bounds what a peer may send in one map capsule.
@@ -13,7 +17,9 @@ const maxMapMessageBytes = 16 << 10
 // maxMapEntries bounds each list in a map message.
 const maxMapEntries = 256
 
-// mapMessage is the body of a map capsule: what a gateway tells a member beyond RFC 9484. It is the whole state each
+var errMapEntries = fmt.Errorf("map message with more than %d entries in a list", maxMapEntries)
+
+// mapMessage is the body of a map capsule: what a gateway and a member tell each other beyond RFC 9484. It is the whole state each
 // time. Unknown fields are ignored, so that newer gateways can say more.
 type mapMessage struct {
 	// Network is the network's name.
@@ -26,8 +32,14 @@ type mapMessage struct {
 	Addresses []string `json:"addresses,omitempty"`
 	// Prefixes are the prefixes that tunnel addresses come from.
 	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
+	// Routes are the ROUTE_ADVERTISEMENT's content as the operators wrote it.
+	Routes []netip.Prefix `json:"routes,omitempty"`
 	// Granted are the member's offered routes that have been approved.
 	Granted []netip.Prefix `json:"granted,omitempty"`
+	// Chain is the member's renewed certificate chain (DER, leaf first), when the old one nears its end.
+	Chain [][]byte `json:"chain,omitempty"`
+	// Offer goes the other way: the LANs behind a member, as its operator wrote them.
+	Offer []netip.Prefix `json:"offer,omitempty"`
 }
 
 func (m mapMessage) encode() ([]byte, error) {
@@ -51,12 +63,26 @@ func decodeMapMessage(b []byte) (mapMessage, error) {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return mapMessage{}, fmt.Errorf("decode map message: %w", err)
 	}
-	if len(m.Addresses) > maxMapEntries || len(m.Prefixes) > maxMapEntries || len(m.Granted) > maxMapEntries {
-		return mapMessage{}, fmt.Errorf("map message with more than %d entries in a list", maxMapEntries)
+	if len(m.Addresses) > maxMapEntries || len(m.Chain) > maxMapEntries {
+		return mapMessage{}, errMapEntries
 	}
-	notPrefix := func(p netip.Prefix) bool { return !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() }
-	if slices.ContainsFunc(m.Prefixes, notPrefix) || slices.ContainsFunc(m.Granted, notPrefix) {
-		return mapMessage{}, fmt.Errorf("map message with a malformed prefix")
+	for _, list := range [][]netip.Prefix{m.Prefixes, m.Routes, m.Granted, m.Offer} {
+		if len(list) > maxMapEntries {
+			return mapMessage{}, errMapEntries
+		}
+		if slices.ContainsFunc(list, func(p netip.Prefix) bool { return !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() }) {
+			return mapMessage{}, errors.New("map message with a malformed prefix")
+		}
+	}
+	for _, name := range []string{m.Network, m.Node, m.Gateway} {
+		if name != "" && admit.SanitizeName(name, "") != name {
+			return mapMessage{}, fmt.Errorf("map message with a malformed name %.80q", name)
+		}
+	}
+	for _, a := range m.Addresses {
+		if _, err := token.ParseAddress(a); err != nil {
+			return mapMessage{}, fmt.Errorf("map message: %w", err)
+		}
 	}
 	return m, nil
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/aethertunnel/aethertunnel/control/masque"
 	"github.com/aethertunnel/aethertunnel/control/store"
 	"github.com/aethertunnel/aethertunnel/crypto/identity"
-	"github.com/aethertunnel/aethertunnel/dataplane"
 )
 
 // ErrRefused means that the gateway knows us and does not let us in: the node was revoked, or its state was lost.
@@ -46,27 +45,40 @@ type MemberConfig struct {
 	Now         func() time.Time
 }
 
+// Timing of the loop.
+const (
+	// adoptLimit is how long a new session may take to say everything it must.
+	adoptLimit = 8 * time.Second
+	// refreshPeriod is how often the host is made to agree again, in case somebody flushed our routes.
+	refreshPeriod = 30 * time.Second
+	// replacedPause is how long a member stays away when another machine with the same keys has taken its place.
+	replacedPause = 30 * time.Second
+	// repeatPeriod is how often an unreachable gateway is mentioned again.
+	repeatPeriod = time.Minute
+)
+
 // Member keeps a session with the gateway: it dials, takes over addresses and routes, notices when nothing comes back
 // any more, and makes a new session before it gives up the old one.
 type Member struct {
 	cfg      MemberConfig
 	backoff  *backoff
 	messages chan memberMessage
-	retry    *time.Timer
+	workers  sync.WaitGroup // every goroutine the loop starts
+	done     chan struct{}  // closed when the loop has ended
 
 	// Owned by the loop.
 	current *memberLink
+	pending *memberLink        // connected, has not said everything yet
 	dialing context.CancelFunc // nil when no dial is under way
-	links   int                // link goroutines that have not ended
+	retry   *time.Timer
+	plan    HostPlan  // what the host was told last
+	applied bool      // the host has agreed to a plan with addresses once
+	told    time.Time // when the user was told last that the gateway does not answer
 
-	mu          sync.Mutex // guards what Status reads
-	membership  store.Membership
-	granted     []netip.Prefix
-	routes      []netip.Prefix
-	link        *link
-	silent      bool // the link's other end does not answer
-	notices     []string
-	gatewayName string
+	mu         sync.Mutex // guards what Status reads
+	membership store.Membership
+	status     MemberStatus
+	link       *link
 }
 
 // memberLink is a link and what the gateway has said on it.
@@ -87,6 +99,7 @@ type memberMessage struct {
 	dialed  bool // a dial has ended, with link or err
 	ended   bool // the link has ended with err
 	suspect bool // the peer does not answer
+	late    bool // the link has had the time to say everything
 	alive   bool // it answers again
 	err     error
 }
@@ -94,63 +107,69 @@ type memberMessage struct {
 // NewMember makes a member that does nothing until Run.
 func NewMember(cfg MemberConfig) *Member {
 	return &Member{
-		cfg: cfg, backoff: newBackoff(cfg.Seed), messages: make(chan memberMessage, 16), membership: cfg.Membership,
+		cfg: cfg, backoff: newBackoff(cfg.Seed), messages: make(chan memberMessage, 16), done: make(chan struct{}),
+		membership: cfg.Membership,
 	}
 }
 
-// Run keeps the member connected until ctx ends, then says goodbye to the gateway and returns nil. It returns an error when
-// coming back makes no sense: ErrRefused, a wrong gateway, or a host that cannot be set up.
+// Run keeps the member connected until ctx ends, then says goodbye to the gateway and returns nil. It returns an error
+// when coming back makes no sense: ErrRefused, or a host that cannot be set up in the first place.
 func (m *Member) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	m.retry = time.NewTimer(0)
+	defer m.workers.Wait()
+	defer close(m.done)
 	defer cancel()
-	m.retry = time.NewTimer(time.Hour)
-	m.retry.Stop()
 	defer m.retry.Stop()
-	m.startDial(ctx)
-	err := m.loop(ctx)
-	if m.current != nil {
-		_ = m.current.session.Close() // the connection's end below says the same to a gateway that does not hear it
-		m.current.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	if err := m.guard(ctx); err != nil {
+		return err
 	}
-	cancel()
-	for m.links > 0 || m.dialing != nil {
-		m.discard(<-m.messages)
+	err := m.loop(ctx)
+	for _, l := range []*memberLink{m.current, m.pending} {
+		if l != nil {
+			l.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+		}
 	}
 	return err
 }
 
+// guard closes the way past the tunnel before the first session: packets for tunnel addresses go nowhere.
+func (m *Member) guard(ctx context.Context) error {
+	return m.applyHost(ctx, HostPlan{Tunnel: m.membership.Prefixes})
+}
+
 func (m *Member) loop(ctx context.Context) error {
+	refresh := time.NewTicker(refreshPeriod)
+	defer refresh.Stop()
 	for {
+		var err error
 		select {
 		case msg := <-m.messages:
-			if err := m.handle(ctx, msg); err != nil {
-				return err
-			}
+			err = m.handle(ctx, msg)
 		case <-m.cfg.Changes:
-			if m.current != nil {
-				m.current.nudge()
-			} else if m.dialing == nil {
-				m.retry.Reset(0)
-			}
+			m.networkChanged()
+			err = m.applyHost(ctx, m.plan)
+		case <-refresh.C:
+			err = m.applyHost(ctx, m.plan)
 		case <-m.retry.C:
 			m.startDial(ctx)
 		case <-ctx.Done():
 			return nil
 		}
+		if err != nil {
+			return err
+		}
 	}
 }
 
-// discard handles messages that come while Run is ending.
-func (m *Member) discard(msg memberMessage) {
-	switch {
-	case msg.dialed:
-		m.dialing = nil
-		if msg.link != nil {
-			msg.link.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
-		}
-	case msg.ended:
-		m.links--
+// networkChanged asks the gateway for a sign of life from where we are now, or tries at once to reach it.
+func (m *Member) networkChanged() {
+	if m.current != nil {
+		m.current.nudge()
+		return
 	}
+	m.backoff.reset()
+	m.retry.Reset(0)
 }
 
 func (m *Member) handle(ctx context.Context, msg memberMessage) error {
@@ -159,20 +178,20 @@ func (m *Member) handle(ctx context.Context, msg memberMessage) error {
 		return m.dialed(ctx, msg.link, msg.err)
 	case msg.ended:
 		return m.ended(msg.link, msg.err)
-	case msg.suspect:
-		if msg.link == m.current && !msg.link.suspect {
-			msg.link.suspect = true
-			m.publish()
-			m.observe(Event{Kind: EventNotice, Node: msg.link.info.Gateway, Text: "the gateway is silent"})
-			m.retry.Reset(0)
-		}
+	case (msg.suspect || msg.late) && msg.link == m.pending:
+		msg.link.close(masque.CodeRestart, "no answer")
+	case msg.suspect && msg.link == m.current && !msg.link.suspect:
+		msg.link.suspect = true
+		m.publish()
+		m.observe(Event{Kind: EventNotice, Node: msg.link.info.Gateway, Text: "the gateway is silent"})
+		m.retry.Reset(0)
 	case msg.alive:
 		msg.link.suspect = false
 		m.publish()
 		if m.dialing != nil && msg.link == m.current {
 			m.dialing()
 		}
-	default:
+	case msg.event != nil:
 		return m.said(ctx, msg.link, msg.event)
 	}
 	return nil
@@ -180,236 +199,119 @@ func (m *Member) handle(ctx context.Context, msg memberMessage) error {
 
 // startDial begins a dial unless one is under way or none is needed.
 func (m *Member) startDial(ctx context.Context) {
-	if m.dialing != nil || m.current != nil && !m.current.suspect {
+	if m.dialing != nil || m.pending != nil || m.current != nil && !m.current.suspect {
 		return
 	}
 	ctx, m.dialing = context.WithCancel(ctx)
 	membership := m.membership
-	m.observe(Event{Kind: EventDialing, Text: fmt.Sprint(membership.GatewayAddresses)})
-	go func() {
-		l, err := m.dial(ctx, membership)
-		m.messages <- memberMessage{dialed: true, link: l, err: err}
-	}()
+	if m.current == nil && time.Since(m.told) > repeatPeriod {
+		m.observe(Event{Kind: EventDialing, Text: fmt.Sprint(membership.GatewayAddresses)})
+	}
+	m.workers.Go(func() {
+		var l *memberLink
+		err := recovered(func() (err error) {
+			l, err = m.dial(ctx, membership)
+			return err
+		})
+		if !m.tell(memberMessage{dialed: true, link: l, err: err}) && l != nil {
+			l.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+		}
+	})
 }
 
 // dialed takes a new link over, or arranges the next attempt.
 func (m *Member) dialed(ctx context.Context, l *memberLink, err error) error {
 	m.dialing()
 	m.dialing = nil
-	if err != nil {
-		if final := finalError(err); final != nil {
-			return final
-		}
-		if ctx.Err() == nil && (m.current == nil || m.current.suspect) {
-			m.observe(Event{Kind: EventDialFailed, Err: err})
-			m.retry.Reset(m.backoff.next())
-		}
+	if err == nil {
+		m.pending = l
+		m.workers.Go(func() { m.serve(ctx, l) })
 		return nil
 	}
-	m.links++
-	go m.serve(ctx, l)
-	return nil
-}
-
-// finalError returns the error that makes further attempts pointless, in the user's words, or nil.
-func finalError(err error) error {
-	if status, ok := errors.AsType[*masque.StatusError](err); ok {
-		switch status.StatusCode {
-		case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
-			return ErrRefused
-		}
+	if refused := refusal(err); refused != nil {
+		return refused
 	}
-	if closed, ok := errors.AsType[*quic.ApplicationError](err); ok && closed.Remote && closed.ErrorCode == CodeRevoked {
-		return ErrRefused
-	}
-	return certificateError(err)
-}
-
-// ended forgets a link and, if it was the current one, begins anew.
-func (m *Member) ended(l *memberLink, err error) error {
-	m.links--
-	if l != m.current {
+	if ctx.Err() != nil || m.current != nil && !m.current.suspect {
 		return nil
 	}
-	m.current = nil
-	m.publish()
-	if final := finalError(err); final != nil {
-		return final
-	}
-	m.observe(Event{Kind: EventDisconnected, Node: l.info.Gateway, Remote: l.remote, Err: err})
+	m.unreachable(err)
 	m.retry.Reset(m.backoff.next())
 	return nil
 }
 
-// said takes in what the gateway says on a link.
-func (m *Member) said(ctx context.Context, l *memberLink, e masque.Event) error {
-	switch e := e.(type) {
-	case masque.AddressAssignment:
-		l.assigned = e.Prefixes()
-	case masque.RouteAdvertisement:
-		routes, err := masque.RangesToPrefixes(e.Ranges, maxRoutePrefixes)
-		if err != nil {
-			m.observe(Event{Kind: EventNotice, Text: "routes of the gateway refused", Err: err})
-			return nil
+// unreachable tells the user why there is no session: when that is news, and once in a while.
+func (m *Member) unreachable(err error) {
+	line := err.Error()
+	if final := certificateError(err); final != nil {
+		line = final.Error()
+	}
+	m.mu.Lock()
+	news := m.status.Unreachable != line
+	m.status.Unreachable = line
+	m.mu.Unlock()
+	if news || time.Since(m.told) > repeatPeriod {
+		m.told = time.Now()
+		m.observe(Event{Kind: EventDialFailed, Text: line})
+	}
+}
+
+// refusal returns ErrRefused with the gateway's reason if the gateway, whose certificate was good, does not want us.
+func refusal(err error) error {
+	if status, ok := errors.AsType[*masque.StatusError](err); ok {
+		switch status.StatusCode {
+		case http.StatusUnauthorized, http.StatusForbidden:
+			return ErrRefused
 		}
-		l.routes, l.hasRoute = routes, true
-	case masque.PrivateCapsule:
-		if e.Type != masque.CapsuleMap {
-			return nil
-		}
-		info, err := decodeMapMessage(e.Payload)
-		if err != nil {
-			m.observe(Event{Kind: EventNotice, Err: err})
-			return nil
-		}
-		l.info = info
-		m.learn(info)
+	}
+	if closedWith(err, CodeRevoked) {
+		return ErrRefused
+	}
+	return nil
+}
+
+// closedWith reports whether the gateway has closed the connection with a code.
+func closedWith(err error, code quic.ApplicationErrorCode) bool {
+	closed, ok := errors.AsType[*quic.ApplicationError](err)
+	return ok && closed.Remote && closed.ErrorCode == code
+}
+
+// ended forgets a link and begins anew if there is no other.
+func (m *Member) ended(l *memberLink, err error) error {
+	pause := m.backoff.next()
+	switch l {
+	case m.pending:
+		m.pending = nil
+		m.unreachable(fmt.Errorf("%s: the session ended before it began: %w", l.remote, err))
+	case m.current:
+		m.current = nil
+		m.publish()
+		m.observe(Event{Kind: EventDisconnected, Node: l.info.Gateway, Remote: l.remote, Err: err})
 	default:
 		return nil
 	}
-	// No ROUTE_ADVERTISEMENT yet means no packets yet.
-	if len(l.assigned) == 0 || !l.hasRoute {
+	if refused := refusal(err); refused != nil {
+		return refused
+	}
+	if m.current != nil && !m.current.suspect {
 		return nil
 	}
-	return m.adopt(ctx, l)
-}
-
-// learn keeps what the gateway says about itself, so that the next start can use it.
-func (m *Member) learn(info mapMessage) {
-	updated := m.membership
-	if len(info.Addresses) > 0 {
-		updated.GatewayAddresses = newestFirst(info.Addresses, m.membership.GatewayAddresses)
+	if closedWith(err, CodeReplaced) && m.pending == nil && m.dialing == nil {
+		m.observe(Event{Kind: EventNotice, Text: "another machine uses this node's keys: " +
+			"if its state directory was copied, give one of the two an invite and a fresh --state"})
+		pause = replacedPause
 	}
-	if info.Node != "" {
-		updated.Name = info.Node
-	}
-	if len(info.Prefixes) > 0 {
-		updated.Prefixes = info.Prefixes
-	}
-	m.remember(updated)
-	m.mu.Lock()
-	m.gatewayName = info.Gateway
-	m.mu.Unlock()
-}
-
-// newestFirst lists the addresses the gateway names now before older ones, without doubles and within bounds.
-func newestFirst(now, before []string) []string {
-	var out []string
-	for _, a := range slices.Concat(now, before) {
-		if len(out) < maxEndpoints && !slices.Contains(out, a) {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
-// remember keeps a membership in memory and on disk, if it differs.
-func (m *Member) remember(updated store.Membership) {
-	before := m.membership
-	if slices.Equal(updated.GatewayAddresses, before.GatewayAddresses) && updated.Name == before.Name &&
-		slices.Equal(updated.Prefixes, before.Prefixes) && slices.Equal(updated.Addresses, before.Addresses) {
-		return
-	}
-	m.mu.Lock()
-	m.membership = updated
-	m.mu.Unlock()
-	if err := m.cfg.Save(updated); err != nil {
-		m.observe(Event{Kind: EventNotice, Text: "membership not saved", Err: err})
-	}
-}
-
-// adopt makes a link that has said everything the current one, and the host agree with what it said.
-func (m *Member) adopt(ctx context.Context, l *memberLink) error {
-	if m.current != l && m.current != nil && m.current.since.After(l.since) {
-		return nil // a link that lost the race has woken up
-	}
-	if err := m.apply(ctx, l); err != nil {
-		return err
-	}
-	if m.current == l {
-		return nil
-	}
-	old := m.current
-	m.current = l
-	m.backoff.reset()
-	m.retry.Stop()
-	m.publish()
-	go m.carry(l)
-	if old != nil {
-		old.close(CodeReplaced, "replaced by a newer session")
-	}
-	if len(m.cfg.Offer) > 0 {
-		if err := l.session.AdvertiseRoutes(m.cfg.Offer); err != nil {
-			m.observe(Event{Kind: EventNotice, Text: "routes not offered", Err: err})
-		}
-	}
-	m.observe(Event{
-		Kind: EventConnected, Node: l.info.Gateway, Remote: l.remote, Prefixes: l.assigned, Group: l.group,
-		RTT: l.conn.ConnectionStats().SmoothedRTT,
-	})
+	m.retry.Reset(pause)
 	return nil
 }
 
-// carry lends the link to the dataplane until one of them ends.
-func (m *Member) carry(l *memberLink) {
-	err := m.cfg.Dataplane.Attach(l.ctx, dataplane.PeerID(m.cfg.Membership.Gateway), carrier{l.session})
-	l.cancel(fmt.Errorf("carry packets: %w", err))
-}
-
-// apply gives host and dataplane what the gateway has said on l.
-func (m *Member) apply(ctx context.Context, l *memberLink) error {
-	own := slices.Clone(l.assigned)
-	granted := intersect(m.cfg.Offer, l.info.Granted)
-	routes := without(l.routes, slices.Concat(own, m.cfg.Offer))
-	plan := HostPlan{
-		Addresses: own, Routes: routes, Granted: granted,
-		Guards: without(m.membership.Prefixes, own), Tunnel: m.membership.Prefixes,
+// tell passes a message to the loop and reports whether the loop still runs.
+func (m *Member) tell(msg memberMessage) bool {
+	select {
+	case m.messages <- msg:
+		return true
+	case <-m.done:
+		return false
 	}
-	notices, err := m.cfg.Host.Apply(ctx, plan)
-	if err != nil {
-		return err
-	}
-	snapshot := dataplane.Snapshot{
-		NICPrefixes: slices.Concat(own, granted),
-		NICSources:  slices.Concat(own, granted),
-		Peers:       []dataplane.Peer{{ID: dataplane.PeerID(m.cfg.Membership.Gateway), Prefixes: routes}},
-	}
-	var addresses []netip.Addr
-	for _, p := range own {
-		addresses = append(addresses, p.Addr())
-	}
-	snapshot.NICAddresses = addresses
-	if err := m.cfg.Dataplane.Apply(snapshot); err != nil {
-		return err
-	}
-	updated := m.membership
-	updated.Addresses = addresses
-	m.remember(updated)
-	m.mu.Lock()
-	routesChanged := !slices.Equal(m.routes, routes)
-	grantedChanged := !slices.Equal(m.granted, granted)
-	m.routes, m.granted, m.notices = routes, granted, notices
-	m.mu.Unlock()
-	if routesChanged {
-		m.observe(Event{Kind: EventRoutes, Text: "through the tunnel", Prefixes: routes})
-	}
-	if grantedChanged && len(granted) > 0 {
-		m.observe(Event{Kind: EventRoutes, Text: "our LAN is open to the network", Prefixes: granted})
-	}
-	for _, n := range notices {
-		m.observe(Event{Kind: EventNotice, Text: n})
-	}
-	return nil
-}
-
-// intersect keeps what is in both lists.
-func intersect(a, b []netip.Prefix) []netip.Prefix {
-	return slices.DeleteFunc(slices.Clone(a), func(p netip.Prefix) bool { return !slices.Contains(b, p) })
-}
-
-// without removes the prefixes of b from a.
-func without(a, b []netip.Prefix) []netip.Prefix {
-	return slices.DeleteFunc(slices.Clone(a), func(p netip.Prefix) bool { return slices.Contains(b, p) })
 }
 
 func (m *Member) observe(e Event) { m.cfg.Observe(e) }
@@ -418,9 +320,10 @@ func (m *Member) observe(e Event) { m.cfg.Observe(e) }
 func (m *Member) publish() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.link, m.silent = nil, false
+	m.link, m.status.Silent = nil, false
 	if m.current != nil {
-		m.link, m.silent = &m.current.link, m.current.suspect
+		m.link, m.status.Silent = &m.current.link, m.current.suspect
+		m.status.Unreachable = ""
 	}
 }
 
@@ -433,19 +336,17 @@ type MemberStatus struct {
 	Notices     []string
 	Link        *LinkStatus // nil while not connected
 	Silent      bool        // there is a session, but the gateway does not answer on it
+	Unreachable string      // why the last attempt failed, while not connected
 }
 
 // Status may be called from any goroutine.
 func (m *Member) Status() MemberStatus {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := MemberStatus{
-		Membership: m.membership, GatewayName: m.gatewayName,
-		Routes: m.routes, Granted: m.granted, Notices: slices.Clone(m.notices),
-	}
+	s := m.status
+	s.Membership, s.Notices = m.membership, slices.Clone(s.Notices)
 	if m.link != nil {
 		s.Link = m.link.status()
-		s.Silent = m.silent
 	}
 	return s
 }

@@ -53,6 +53,11 @@ func (m *Member) dial(ctx context.Context, membership store.Membership) (*member
 	if err != nil {
 		return nil, err
 	}
+	return m.request(ctx, won)
+}
+
+// request asks the gateway at the other end of a connection for a session.
+func (m *Member) request(ctx context.Context, won reached) (*memberLink, error) {
 	session, _, err := masque.Dial(ctx, won.conn, masque.Request{Authority: won.address.String()})
 	if err != nil {
 		won.discard()
@@ -108,8 +113,10 @@ func certificateError(err error) error {
 // which tells people nothing.
 func dialError(at netip.AddrPort, err error) error {
 	if alert, ok := errors.AsType[*quic.TransportError](err); ok && alert.ErrorCode.IsCryptoError() && !alert.Remote {
-		if cause := errors.Unwrap(alert); cause != nil {
-			err = cause
+		for _, cause := range alert.Unwrap() {
+			if cause != nil && !errors.Is(cause, net.ErrClosed) {
+				err = cause
+			}
 		}
 	}
 	return fmt.Errorf("%s: %w", at, err)
@@ -119,30 +126,24 @@ func dialError(at netip.AddrPort, err error) error {
 func (m *Member) serve(ctx context.Context, l *memberLink) {
 	stop := context.AfterFunc(ctx, func() { l.cancel(context.Cause(ctx)) })
 	defer stop()
+	late := time.AfterFunc(adoptLimit, func() { m.tell(memberMessage{link: l, late: true}) })
+	defer late.Stop()
 	group, groupCtx := errgroup.WithContext(l.ctx)
 	group.Go(func() error {
-		err := l.session.Run(groupCtx, func(e masque.Event) { m.post(memberMessage{link: l, event: e}, l.ctx) })
+		err := l.session.Run(groupCtx, func(e masque.Event) { m.tell(memberMessage{link: l, event: e}) })
 		if err == nil {
 			err = masque.ErrPeerClosed
 		}
-		// The connection's own end is the better reason: it carries the gateway's code.
-		if cause := context.Cause(l.conn.Context()); cause != nil {
-			err = errors.Join(cause)
-		}
 		return err
 	})
-	group.Go(func() error { return m.watch(groupCtx, l) })
+	group.Go(func() error { return recovered(func() error { return m.watch(groupCtx, l) }) })
 	err := group.Wait()
-	l.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
-	m.messages <- memberMessage{ended: true, link: l, err: err}
-}
-
-// post tells the loop something, unless the link ends first.
-func (m *Member) post(msg memberMessage, ctx context.Context) { //nolint:revive // the context is the link's, not the call's
-	select {
-	case m.messages <- msg:
-	case <-ctx.Done():
+	// The connection's own end is the better reason: it carries the gateway's code.
+	if cause := context.Cause(l.conn.Context()); cause != nil {
+		err = cause
 	}
+	l.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	m.tell(memberMessage{ended: true, link: l, err: err})
 }
 
 // nudge asks for a sign of life at once: the host's network has changed.
@@ -191,21 +192,21 @@ func (m *Member) ask(ctx context.Context, l *memberLink) error {
 	suspect := false
 	for {
 		wait, cancel := context.WithTimeout(ctx, answerLimit)
-		_, err := l.session.Ping(wait)
+		_, err := l.session.Ping(wait, masque.MaxPingPadding)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err == nil:
 			if suspect {
-				m.post(memberMessage{alive: true, link: l}, ctx)
+				m.tell(memberMessage{alive: true, link: l})
 			}
 			return nil
 		case errors.Is(err, masque.ErrClosed):
 			return err
 		case !suspect:
 			suspect = true
-			m.post(memberMessage{suspect: true, link: l}, ctx)
+			m.tell(memberMessage{suspect: true, link: l})
 		}
 	}
 }

@@ -19,7 +19,7 @@ type attempt struct {
 }
 
 // runRace races attempts and returns the winner, when each started, how long it took, and what was discarded.
-func runRace(t *testing.T, ctx context.Context, attempts []attempt) (won string, err error, started map[string]time.Duration, took time.Duration, discarded []string) { //nolint:lll,revive,staticcheck // a test's tuple
+func runRace(t *testing.T, ctx context.Context, attempts []attempt) (won string, err error, started map[string]time.Duration, took time.Duration, discarded []string) { //nolint:lll // a test's tuple
 	t.Helper()
 	begin := time.Now()
 	started = make(map[string]time.Duration)

@@ -3,10 +3,12 @@ package control
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"slices"
 
+	"github.com/aethertunnel/aethertunnel/control/admit"
 	"github.com/aethertunnel/aethertunnel/control/masque"
 	"github.com/aethertunnel/aethertunnel/crypto/identity"
 	"github.com/aethertunnel/aethertunnel/dataplane"
@@ -32,16 +34,14 @@ func (g *Gateway) reconcile(ctx context.Context) error {
 	if err := g.cfg.Dataplane.Apply(snapshot); err != nil {
 		return err
 	}
-	if err := g.applyHost(ctx, active); err != nil {
-		return err
-	}
+	hostErr := g.applyHost(ctx, active) // members are served even if our own host is in trouble
 	for _, l := range g.snapshotLinks() {
 		if err := g.tell(l, active); err != nil {
 			// The member does not read what we say, or the session has just ended: it is better made anew.
 			l.close(masque.CodeRestart, "cannot be told what has changed")
 		}
 	}
-	return nil
+	return hostErr
 }
 
 // activeRoutes lists the subnets that packets follow now. Where two nodes stand for the same one, the record that was
@@ -99,7 +99,6 @@ func (g *Gateway) applyHost(ctx context.Context, active []activeRoute) error {
 	plan := HostPlan{
 		Addresses: hostPrefixes(g.self.Addresses),
 		Routes:    slices.Clone(g.network.Prefixes),
-		Guards:    g.network.Prefixes,
 		Granted:   prefixesOf(active, g.self.ID),
 		Tunnel:    g.network.Prefixes,
 	}
@@ -127,28 +126,19 @@ func (g *Gateway) applyHost(ctx context.Context, active []activeRoute) error {
 // tell sends a member what it does not know yet: the map, addresses and routes, each as the whole list. The map comes
 // first, because a member begins as soon as it has addresses and routes.
 func (g *Gateway) tell(l *gatewayLink, active []activeRoute) error {
-	info, err := mapMessage{
-		Network: g.network.Name, Node: l.node.Name, Gateway: g.self.Name, Addresses: g.Addresses(),
-		Prefixes: g.network.Prefixes, Granted: prefixesOf(active, l.node.ID),
-	}.encode()
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(info, l.info) {
-		if err := l.session.SendPrivate(masque.CapsuleMap, info); err != nil {
-			return err
-		}
-		l.info = info
-	}
-	if !l.told {
-		if err := l.session.AssignAddresses(masque.Assign(hostPrefixes(l.node.Addresses), l.request)); err != nil {
-			return err
-		}
-	}
 	routes := slices.Clone(g.network.Prefixes)
 	for _, r := range active {
 		if r.node != l.node.ID {
 			routes = append(routes, r.prefix)
+		}
+	}
+	if err := g.tellMap(l, routes, prefixesOf(active, l.node.ID)); err != nil {
+		return err
+	}
+	if tooSmall := g.tooSmallForIPv6(l); !l.told || tooSmall != l.withoutV6 {
+		l.withoutV6 = tooSmall
+		if err := g.assign(l); err != nil {
+			return err
 		}
 	}
 	if !l.told || !slices.Equal(routes, l.routes) {
@@ -160,6 +150,65 @@ func (g *Gateway) tell(l *gatewayLink, active []activeRoute) error {
 	if !l.told {
 		l.told = true
 		g.startCarrying(l)
+		g.retireOlder(l)
 	}
 	return nil
+}
+
+// tellMap sends what RFC 9484 has no words for, if it differs from what was sent last.
+func (g *Gateway) tellMap(l *gatewayLink, routes, granted []netip.Prefix) error {
+	if !l.told && !l.byToken {
+		l.chain = g.renewed(l)
+	}
+	info, err := mapMessage{
+		Network: g.network.Name, Node: l.node.Name, Gateway: g.self.Name, Addresses: g.Addresses(),
+		Prefixes: g.network.Prefixes, Routes: routes, Granted: granted, Chain: l.chain,
+	}.encode()
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(info, l.info) {
+		return nil
+	}
+	l.info = info
+	return l.session.SendPrivate(masque.CapsuleMap, info)
+}
+
+// renewed returns a new certificate chain for a member whose old one nears its end, or nil.
+func (g *Gateway) renewed(l *gatewayLink) [][]byte {
+	leaf, err := x509.ParseCertificate(l.node.Certificate)
+	if err == nil && !admit.NeedsRenewal(leaf, g.cfg.Now()) {
+		return nil
+	}
+	chain, err := g.cfg.Authority.Renew(l.node.ID)
+	if err != nil {
+		g.observe(Event{Kind: EventNotice, Node: l.node.Name, Text: "certificate not renewed", Err: err})
+		return nil
+	}
+	return chain
+}
+
+// assign sends the addresses of a member as the answer to what it has asked for.
+func (g *Gateway) assign(l *gatewayLink) error {
+	addresses := hostPrefixes(l.node.Addresses)
+	if l.withoutV6 {
+		addresses = slices.DeleteFunc(addresses, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	}
+	return l.session.AssignAddresses(masque.Assign(addresses, l.request))
+}
+
+// tooSmallForIPv6 reports whether a stock client's path cannot carry the smallest packet that IPv6 relies on (RFC 9484
+// section 10.1). The next look may find that path MTU discovery has raised the limit.
+func (g *Gateway) tooSmallForIPv6(l *gatewayLink) bool {
+	if !l.byToken || l.session.MaxPacketSize() >= masque.MinIPv6PacketSize {
+		return false
+	}
+	if !l.withoutV6 {
+		g.observe(Event{
+			Kind: EventNotice, Node: l.node.Name,
+			Text: fmt.Sprintf("no IPv6: the path carries packets of %d bytes, IPv6 needs %d", l.session.MaxPacketSize(),
+				masque.MinIPv6PacketSize),
+		})
+	}
+	return true
 }

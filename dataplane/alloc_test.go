@@ -35,21 +35,32 @@ func TestNoAllocationPerPacket(t *testing.T) {
 	e, a, b := idle(t)
 	queueA, queueB := a.peer.turn.Load().queue, b.peer.turn.Load().queue
 	snapshot := e.current.Load()
+	fromNIC := func(p []byte) {
+		e.fromNIC(t.Context(), snapshot, p)
+		e.release(<-queueA)
+	}
 	for name, c := range map[string]struct {
 		packet []byte
 		pass   func(p []byte)
 	}{
-		"from the NIC":    {ip(gw4, a4, "x"), func(p []byte) { e.fromNIC(t.Context(), snapshot, p); e.release(<-queueA) }},
-		"from the NIC, 6": {ip(gw6, a6, "x"), func(p []byte) { e.fromNIC(t.Context(), snapshot, p); e.release(<-queueA) }},
+		"from the NIC":    {ip(gw4, a4, "x"), fromNIC},
+		"from the NIC, 6": {ip(gw6, a6, "x"), fromNIC},
 		"to the NIC":      {ip(a4, gw4, "x"), func(p []byte) { e.fromPeer(a, p); <-e.toNIC }},
 		"to the NIC, 6":   {ip(a6, gw6, "x"), func(p []byte) { e.fromPeer(a, p); <-e.toNIC }},
 		"between peers":   {ip(a4, b4, "x"), func(p []byte) { p[8] = 64; e.fromPeer(a, p); e.release(<-queueB) }},
 		"dropped": {
-			ip(elsewhere4, a4, "x"), func(p []byte) { e.fromNIC(t.Context(), snapshot, p) },
+			ip(away4, a4, "x"), func(p []byte) { e.fromNIC(t.Context(), snapshot, p) },
 		},
 	} {
 		if n := testing.AllocsPerRun(1000, func() { c.pass(c.packet) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
+	}
+	for range peerQueuePackets {
+		e.fromNIC(t.Context(), snapshot, ip(gw4, b4, "x"))
+	}
+	full := ip(gw4, b4, "one too many")
+	if n := testing.AllocsPerRun(1000, func() { e.fromNIC(t.Context(), snapshot, full) }); n != 0 {
+		t.Errorf("queue full: %v allocations", n)
 	}
 }

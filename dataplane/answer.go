@@ -19,9 +19,11 @@ func (r *routing) source(h packet.Header) netip.Addr {
 // section 7.2.1). build makes it, or nil when none may be sent. Nobody waits for an error, and one that finds no room
 // counts as no drop: it is no packet that somebody sent.
 func (e *Engine) answer(r *routing, to *peer, h packet.Header, build func(source netip.Addr) []byte) {
-	source, limit := r.source(h), e.hostErrors
+	// Linux takes a packet that comes in with one of its own addresses as source for forged, so what our own host is
+	// told comes from where its packet was going.
+	source, limit := h.Dst, e.hostErrors
 	if to != nil {
-		limit = to.errors
+		source, limit = r.source(h), to.errors
 	}
 	if !source.IsValid() || !limit.Allow() {
 		return

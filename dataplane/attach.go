@@ -15,11 +15,11 @@ type attachment struct {
 	carrier Carrier
 }
 
-// Attach connects a carrier to a peer and serves it until ctx ends, the carrier fails, or a snapshot no longer lists the
-// peer, and returns which: the context's error, the carrier's, or ErrUnknownPeer. The newest carrier of a peer sends;
-// older ones go on receiving, so that a new session can take over before the old one ends, and send again if the newer
-// one fails. What waits for the peer is handed from one to the next, and dropped when there is none left. Closing the
-// carrier is the caller's task.
+// Attach connects a carrier to a peer and serves it until ctx ends, the carrier fails, or a snapshot no longer
+// lists the peer, and returns which: the context's error, the carrier's, or ErrUnknownPeer. The newest carrier of a
+// peer sends; older ones go on receiving, so that a new session can take over before the old one ends, and send again
+// if the newer one fails. What waits for the peer is handed from one to the next, and dropped when there is none left.
+// Closing the carrier is the caller's task.
 func (e *Engine) Attach(ctx context.Context, id PeerID, c Carrier) error {
 	a, err := e.register(id, c)
 	if err != nil {

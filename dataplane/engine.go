@@ -15,9 +15,9 @@ import (
 const (
 	// peerQueuePackets bounds what waits for the carrier of one peer. A full TCP super-packet is 48 packets.
 	peerQueuePackets = 128
-	// nicQueuePackets bounds what waits for the NIC writer. A carrier never waits for it, since QUIC drops what is not
-	// fetched at once and counts nothing; so the queue covers some 10 ms of 1 Gbit/s, as long as a busy machine may keep
-	// the writer from running.
+	// nicQueuePackets bounds what waits for the NIC writer. A carrier never waits for it, since QUIC drops what is
+	// not fetched at once and counts nothing; so the queue covers some 10 ms of 1 Gbit/s, as long as a busy machine
+	// may keep the writer from running.
 	nicQueuePackets = 1024
 	// writerBatchPackets is how many packets go to the NIC at once; neighbours of a flow are joined.
 	writerBatchPackets = 64

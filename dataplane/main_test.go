@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"reflect"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -50,7 +51,9 @@ func gatewaySnapshot(ids ...PeerID) Snapshot {
 func memberSnapshot(own ...netip.Addr) Snapshot {
 	return Snapshot{
 		NICAddresses: own, NICPrefixes: hosts(own...), NICSources: hosts(own...),
-		Peers: []Peer{{gateway, []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16"), netip.MustParsePrefix("fd00::/48")}}},
+		Peers: []Peer{{ID: gateway, Prefixes: []netip.Prefix{
+			netip.MustParsePrefix("100.64.0.0/16"), netip.MustParsePrefix("fd00::/48"),
+		}}},
 	}
 }
 
@@ -294,6 +297,13 @@ func equalPackets(got [][]byte, want ...[]byte) bool {
 	return true
 }
 
+func addressesOf(p []byte) (from, to netip.Addr) {
+	if p[0]>>4 == 6 {
+		return netip.AddrFrom16([16]byte(p[8:])), netip.AddrFrom16([16]byte(p[24:]))
+	}
+	return netip.AddrFrom4([4]byte(p[12:])), netip.AddrFrom4([4]byte(p[16:]))
+}
+
 // icmpError is what a test expects of an ICMP error.
 type icmpError struct {
 	from, to netip.Addr
@@ -311,13 +321,11 @@ func isICMP(t *testing.T, packets [][]byte, want icmpError) {
 		return
 	}
 	p := packets[0]
-	protocol, headerBytes, from, to := 1, 20, netip.Addr{}, netip.Addr{}
+	protocol, headerBytes := 1, 20
 	if p[0]>>4 == 6 {
 		protocol, headerBytes = 58, 40
-		from, to = netip.AddrFrom16([16]byte(p[8:])), netip.AddrFrom16([16]byte(p[24:]))
-	} else {
-		from, to = netip.AddrFrom4([4]byte(p[12:])), netip.AddrFrom4([4]byte(p[16:]))
 	}
+	from, to := addressesOf(p)
 	m, err := icmp.ParseMessage(protocol, p[headerBytes:])
 	if err != nil {
 		t.Errorf("%x: %v", p, err)
@@ -332,7 +340,7 @@ func isICMP(t *testing.T, packets [][]byte, want icmpError) {
 		t.Errorf("quotes %x, want the beginning of %x", quote, want.about)
 	}
 	want.about = nil
-	if got.from != want.from || got.to != want.to || got.kind != want.kind || got.code != want.code || got.mtu != want.mtu {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -67,7 +67,7 @@ func TestFatalFaultsOfTheNICEndRun(t *testing.T) {
 				done := make(chan error, 1)
 				go func() { done <- e.Run(t.Context()) }()
 				breakIt(nic)
-				if err := nic.Inject(ip(gw4, elsewhere4, "no route: answered with a write")); err != nil {
+				if err := nic.Inject(ip(gw4, away4, "no route: answered with a write")); err != nil {
 					t.Fatal(err)
 				}
 				synctest.Wait()

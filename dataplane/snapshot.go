@@ -10,7 +10,8 @@ import (
 // Snapshot is everything the engine knows about the network at one instant. It is a value: the caller does not change
 // it after Apply.
 type Snapshot struct {
-	// NICAddresses are the addresses of our own NIC, the source of ICMP errors. May be empty.
+	// NICAddresses are the addresses of our own NIC. The first of each family is the source of the ICMP errors that
+	// peers get; there are none of a family without.
 	NICAddresses []netip.Addr
 	// NICPrefixes are the destinations that peers may reach through our NIC: our own addresses and granted LANs.
 	NICPrefixes []netip.Prefix
@@ -58,15 +59,15 @@ func (e *Engine) Apply(s Snapshot) error {
 	if err != nil {
 		return fmt.Errorf("apply snapshot: %w", err)
 	}
-	before := e.peers
-	e.peers = peers
-	close(e.current.Swap(r).replaced)
-	for id, p := range before {
+	// Whoever is no longer listed is cut off before anything is sent by the new tables.
+	for id, p := range e.peers {
 		if peers[id] == nil {
 			e.passTurnLocked(p, nil)
 			close(p.gone)
 		}
 	}
+	e.peers = peers
+	close(e.current.Swap(r).replaced)
 	return nil
 }
 

@@ -25,7 +25,7 @@ func TestCreateNames(t *testing.T) {
 				return errors.Join(err, d.Close())
 			}
 			if d.Name() != want || link.Type() != "tuntap" || link.Attrs().MTU != 1380 {
-				t.Errorf("Create(%q): name %q, kernel says %s of MTU %d", asked, d.Name(), link.Type(), link.Attrs().MTU)
+				t.Errorf("Create(%q): name %q, %s of MTU %d", asked, d.Name(), link.Type(), link.Attrs().MTU)
 			}
 			if err := d.Close(); err != nil {
 				return err
@@ -70,8 +70,8 @@ func expect(t *testing.T, name string, mtu int, reason error, text string) error
 		t.Errorf("Create(%q, %d) succeeded", name, mtu)
 		return d.Close()
 	}
-	var refusal *Error
-	if !errors.As(err, &refusal) || refusal.Name != name || refusal.Remedy == "" || reason != nil && !errors.Is(err, reason) ||
+	refusal, ok := errors.AsType[*Error](err)
+	if !ok || refusal.Name != name || refusal.Remedy == "" || reason != nil && !errors.Is(err, reason) ||
 		!strings.Contains(err.Error(), text) || strings.Contains(err.Error(), "\n") {
 		t.Errorf("Create(%q, %d): got %v; want %v, %q, with a remedy, in one line", name, mtu, err, reason, text)
 	}
@@ -100,7 +100,8 @@ func descriptors() (int, error) {
 func TestCreateRefusesNames(t *testing.T) {
 	inNetwork(t, func() error {
 		for name, text := range map[string]string{
-			"abcdefghijklmnop": "too long: use at most 15", "a/b": "not an interface name", "a b": "not an interface name",
+			"abcdefghijklmnop": "too long: use at most 15",
+			"a/b":              "not an interface name", "a b": "not an interface name",
 			"a:b": "not an interface name", ".": "not an interface name", "..": "not an interface name",
 			"a%s": "%d", "a%d%d": "only once", "%": "%d", "a\nb": "not an interface name",
 		} {
@@ -120,7 +121,9 @@ func TestCreateRefusesNames(t *testing.T) {
 // TestCheckNameAgreesWithTheKernel: what passes the check the kernel takes, and what does not it would refuse.
 func TestCheckNameAgreesWithTheKernel(t *testing.T) {
 	inNetwork(t, func() error {
-		for _, name := range []string{"a", "a.b", "a-b", "a_b", "a@b", "a+b", "ä", "a%d", "a%", "a%s", "%d%d", "a b", "a/b", "a:b", ".."} {
+		for _, name := range []string{
+			"a", "a.b", "a-b", "a_b", "a@b", "a+b", "ä", "a%d", "a%", "a%s", "%d%d", "a b", "a/b", "a:b", "..",
+		} {
 			dev, err := open(name, 1380)
 			if err == nil {
 				err = dev.Close()

@@ -3,6 +3,8 @@ package tun
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 )
 
 var (
@@ -29,10 +31,14 @@ type Error struct {
 
 // Error gives the one line for the user: the thing, the reason, the remedy.
 func (e *Error) Error() string {
-	if e.Remedy == "" {
-		return fmt.Sprintf("create TUN device %q: %v", e.Name, e.Err)
+	what := "create TUN device"
+	if e.Name != "" && !strings.Contains(e.Name, "%") { // a template is no name that the user has chosen
+		what += " " + strings.Trim(strconv.Quote(e.Name), `"`) // in one line, whatever was typed
 	}
-	return fmt.Sprintf("create TUN device %q: %v: %s", e.Name, e.Err, e.Remedy)
+	if e.Remedy == "" {
+		return fmt.Sprintf("%s: %v", what, e.Err)
+	}
+	return fmt.Sprintf("%s: %v: %s", what, e.Err, e.Remedy)
 }
 
 // Unwrap returns the cause.

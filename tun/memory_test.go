@@ -54,7 +54,8 @@ func TestMemoryRefusesWhatNoPacketCanBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	bufs, sizes := room(1)
-	if n, err := m.Read(bufs, sizes, Headroom); n != 1 || err != nil || !bytes.Equal(bufs[0][Headroom:][:sizes[0]], longest) {
+	n, err := m.Read(bufs, sizes, Headroom)
+	if n != 1 || err != nil || !bytes.Equal(bufs[0][Headroom:][:sizes[0]], longest) {
 		t.Errorf("longest packet: %d, %v", n, err)
 	}
 }
@@ -64,7 +65,8 @@ func TestMemoryCloseEndsWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		empty, full := NewMemory("empty"), NewMemory("full")
 		for range memoryQueuePackets {
-			if err := errors.Join(full.Inject([]byte{1}), full.Write([][]byte{framed([]byte{1})}, Headroom)); err != nil {
+			err := errors.Join(full.Inject([]byte{1}), full.Write([][]byte{framed([]byte{1})}, Headroom))
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -125,9 +127,9 @@ func TestErrors(t *testing.T) {
 	}{
 		{
 			&Error{Name: "aether0", Err: ErrNameInUse, Remedy: "choose another"},
-			`create TUN device "aether0": interface name in use: choose another`, ErrNameInUse,
+			`create TUN device aether0: interface name in use: choose another`, ErrNameInUse,
 		},
-		{&Error{Name: "aether0", Err: cause}, `create TUN device "aether0": interface is down`, cause},
+		{&Error{Name: "aether0", Err: cause}, `create TUN device aether0: interface is down`, cause},
 		{&RefusedError{Writes: 3, Err: cause}, `3 writes refused by the host: interface is down`, cause},
 	} {
 		if c.err.Error() != c.text || !errors.Is(c.err, c.match) {

@@ -56,7 +56,7 @@ func Create(name string, mtu int) (Device, error) {
 // the channel when the device is closed. The events themselves are the business of those who watch the host.
 func (d *native) drainEvents() {
 	defer close(d.drained)
-	for range d.dev.Events() { //nolint:revive // see above
+	for range d.dev.Events() { // nothing is left to do with them
 	}
 }
 
@@ -105,7 +105,7 @@ func (d *native) Write(bufs [][]byte, offset int) error {
 
 // leaves counts the errors that were joined into err.
 func leaves(err error) int {
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // this very error, not what it wraps
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return 1
 	}
@@ -119,7 +119,8 @@ func leaves(err error) int {
 func (d *native) Close() error {
 	d.closing.Do(func() {
 		d.closed.Store(true)
-		if err := d.dev.Close(); err != nil {
+		// The driver says "already closed" when its listener has noticed the end before it is told of it.
+		if err := d.dev.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 			d.closeErr = fmt.Errorf("close TUN device %s: %w", d.name, err)
 			return
 		}

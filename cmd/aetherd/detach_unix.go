@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/aethertunnel/aethertunnel/control/api"
 )
 
 // detachLimit is how long --detach waits for packets to pass.
@@ -53,37 +55,53 @@ func detachUp(ctx context.Context, out io.Writer, state, invite string) error {
 	if err := reportWrite.Close(); err != nil {
 		return fmt.Errorf("start in the background: %w", err)
 	}
-	if err := awaitReport(ctx, report, child); err != nil {
+	shown, err := awaitReport(ctx, report, child, state)
+	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "aetherd runs in the background (pid %d); log in %s; stop it with `aetherd down --state %s`\n",
-		child.Process.Pid, logPath, state)
+	_, err = fmt.Fprintf(out, "%saetherd runs in the background (pid %d); log in %s; stop it with `aetherd down --state %s`\n",
+		shown, child.Process.Pid, logPath, state)
 	return errors.Join(err, child.Process.Release())
 }
 
-// awaitReport waits for the child's word and ends the child if it does not come in time.
-func awaitReport(ctx context.Context, report *os.File, child *exec.Cmd) error {
+// awaitReport waits for the child's word and ends the child if it does not come in time. It returns what the child
+// has for the user.
+func awaitReport(ctx context.Context, report *os.File, child *exec.Cmd, state string) (string, error) {
 	if err := report.SetReadDeadline(time.Now().Add(detachLimit)); err != nil {
-		return fmt.Errorf("wait for the daemon: %w", err)
+		return "", fmt.Errorf("wait for the daemon: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = report.SetReadDeadline(time.Now()) }) // fails only when closed
 	defer stop()
-	line, err := io.ReadAll(io.LimitReader(report, maxReportBytes))
+	text, err := io.ReadAll(io.LimitReader(report, maxReportBytes))
+	shown, ready := strings.CutPrefix(string(text), readyWord)
 	switch {
-	case err == nil && string(line) == "ready":
-		return nil
-	case err == nil && len(line) > 0:
+	case err == nil && ready:
+		return shown, nil
+	case err == nil && len(text) > 0:
 		_ = child.Wait() // it has said why it ended
-		return errors.New(string(line))
+		return "", errors.New(string(text))
 	case err == nil:
-		return fmt.Errorf("the daemon ended without a word: %w", child.Wait())
+		return "", fmt.Errorf("the daemon ended without a word: %w", child.Wait())
 	}
 	// Undoing its changes is the child's own business, so it is asked to end, not killed.
-	reason := fmt.Errorf("no packets pass within %s: the gateway does not answer", detachLimit)
+	reason := notReady(context.WithoutCancel(ctx), state)
 	if ctx.Err() != nil {
 		reason = context.Cause(ctx)
 	}
-	return errors.Join(reason, child.Process.Signal(syscall.SIGTERM), ignoreExit(child.Wait()))
+	return "", errors.Join(reason, child.Process.Signal(syscall.SIGTERM), ignoreExit(child.Wait()))
+}
+
+// notReady says why no packets pass, in the daemon's own words where it has any.
+func notReady(ctx context.Context, state string) error {
+	const line = "no packets pass within %s: %s"
+	status, err := api.NewClient(state).Status(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf(line, detachLimit, err)
+	case len(status.Notices) > 0:
+		return fmt.Errorf(line, detachLimit, strings.Join(status.Notices, "; "))
+	}
+	return fmt.Errorf(line, detachLimit, "the gateway does not answer")
 }
 
 // ignoreExit drops the exit code of a child that was asked to end.

@@ -29,7 +29,8 @@ hand it over as you would a password. On a terminal it comes with a QR code; oth
 	state, asJSON := stateFlag(c), jsonFlag(c)
 	uses := c.Flags().Int("uses", 1, "how many machines may join by it")
 	ttl := c.Flags().Duration("ttl", 24*time.Hour, "how long it is good for")
-	routes := c.Flags().StringSlice("routes", nil, "subnets `PREFIX[,PREFIX]` that the joining machine may offer without further approval")
+	routes := c.Flags().StringSlice("routes", nil,
+		"subnets `PREFIX[,PREFIX]` that the joining machine may offer without further approval")
 	stock := c.Flags().Bool("stock", false, "for a standard CONNECT-IP client (RFC 9484) instead of aetherd")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		prefixes, err := parsePrefixes("--routes", *routes)

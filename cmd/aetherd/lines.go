@@ -68,18 +68,23 @@ func (s *statusLines) event(e control.Event) {
 	}
 }
 
-// up shows what has been set up, and a new gateway's first invite.
+// up shows what has been set up, and a new network's first invite.
 func (s *statusLines) up(w io.Writer) func(daemon.Up) {
 	terminal := isTerminal(w)
 	return func(u daemon.Up) {
 		var b strings.Builder
-		describeUp(&b, u)
-		if u.Invite != nil {
-			if err := describeInvite(&b, *u.Invite, terminal); err != nil {
-				fmt.Fprintln(&b, err)
-			}
-		}
+		describeAll(&b, u, terminal)
 		s.show(b.String())
+	}
+}
+
+func describeAll(w io.Writer, u daemon.Up, withQR bool) {
+	describeUp(w, u)
+	if u.Invite == nil {
+		return
+	}
+	if err := describeInvite(w, *u.Invite, withQR); err != nil {
+		fmt.Fprintln(w, err)
 	}
 }
 

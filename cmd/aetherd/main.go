@@ -14,7 +14,10 @@ import (
 var version = "devel"
 
 func main() {
+	// A reader of our output that goes away must not kill a daemon that has to leave the machine as it was.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	code := run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

@@ -8,8 +8,8 @@ import (
 	"rsc.io/qr"
 )
 
-// quietModules is the white border that QR readers need (ISO/IEC 18004 section 5.3.8 asks for 4; half is enough on screens and
-// saves lines).
+// quietModules is the white border that QR readers need (ISO/IEC 18004 section 5.3.8 asks for 4; half is enough on
+// screens and saves lines).
 const quietModules = 2
 
 // writeQR draws text as a QR code with half-block characters, two modules per character cell, dark on light whatever

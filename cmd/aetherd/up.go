@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
@@ -52,7 +53,7 @@ was. With --detach it returns as soon as packets pass, and keeps running.`,
 		if err != nil {
 			return err
 		}
-		invite, err := readInvite(c.InOrStdin(), args)
+		invite, err := readInvite(c.Context(), c.InOrStdin(), args)
 		if err != nil {
 			return err
 		}
@@ -69,35 +70,53 @@ func up(ctx context.Context, out, errOut io.Writer, cfg config.Config, invite st
 	lines := newStatusLines(out)
 	defer lines.close()
 	options := daemon.Options{
-		Config: cfg, Invite: invite, Version: version, Log: newLog(errOut, cfg.Log),
-		Observe: lines.event, Up: lines.up(out),
+		Config: cfg, Invite: invite, Version: version, Log: newLog(errOut, cfg.Log), Observe: lines.event,
 	}
-	report := func(error) {}
-	if reportReady {
-		report = newReadyReport()
+	if !reportReady {
+		options.Up = lines.up(out)
+		return daemon.Run(ctx, options)
 	}
-	options.Ready = func() { report(nil) }
+	// Our output is a log that others may read, so what was set up, an invite among it, goes to the one who waits.
+	report := newReadyReport()
+	var shown strings.Builder
+	options.Up = func(u daemon.Up) { describeAll(&shown, u, false) }
+	options.Ready = func() { report(readyWord + shown.String()) }
 	err := daemon.Run(ctx, options)
-	report(err)
+	if err != nil {
+		report(err.Error())
+	}
 	return err
 }
 
 // readInvite takes the invite from the argument, or from standard input for "-", which keeps it out of the process list.
-func readInvite(in io.Reader, args []string) (string, error) {
+func readInvite(ctx context.Context, in io.Reader, args []string) (string, error) {
 	if len(args) == 0 {
 		return "", nil
 	}
 	if args[0] != "-" {
 		return args[0], nil
 	}
-	line, err := bufio.NewReader(io.LimitReader(in, 4*token.MaxInvite)).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", fmt.Errorf("read invite from standard input: %w", err)
+	type answer struct {
+		line string
+		err  error
 	}
-	if strings.TrimSpace(line) == "" {
-		return "", errors.New("no invite on standard input: expected a line that starts with aether://")
+	read := make(chan answer, 1)
+	go func() { // a terminal's read ends no other way than with a line
+		line, err := bufio.NewReader(io.LimitReader(in, 4*token.MaxInvite)).ReadString('\n')
+		read <- answer{line, err}
+	}()
+	select {
+	case a := <-read:
+		if a.err != nil && !errors.Is(a.err, io.EOF) {
+			return "", fmt.Errorf("read invite from standard input: %w", a.err)
+		}
+		if strings.TrimSpace(a.line) == "" {
+			return "", errors.New("no invite on standard input: expected a line that starts with aether://")
+		}
+		return a.line, nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
 	}
-	return line, nil
 }
 
 // newLog makes the logger that the configuration asks for.
@@ -157,22 +176,19 @@ func newConfig() *cobra.Command {
 // readyDescriptor is the pipe on which a detached daemon tells its parent how it went.
 const readyDescriptor = 3
 
-// newReadyReport returns a function that tells the parent once: nothing when packets pass, else the error.
-func newReadyReport() func(error) {
+// readyWord begins the report of a detached daemon through which packets pass; the rest is for the user. Any other
+// report is the reason why it ended.
+const readyWord = "ready\n"
+
+// newReadyReport returns a function that tells the waiting parent, once.
+func newReadyReport() func(string) {
 	pipe := os.NewFile(readyDescriptor, "ready")
-	told := make(chan struct{}, 1)
-	return func(err error) {
-		select {
-		case told <- struct{}{}:
-		default:
-			return
-		}
-		line := "ready"
-		if err != nil {
-			line = err.Error()
-		}
-		// The parent may have given up waiting; the log has the same line.
-		_, _ = io.WriteString(pipe, line)
-		_ = pipe.Close()
+	var once sync.Once
+	return func(text string) {
+		once.Do(func() {
+			// The parent may have given up waiting; the log has the events.
+			_, _ = io.WriteString(pipe, text)
+			_ = pipe.Close()
+		})
 	}
 }

@@ -80,7 +80,7 @@ func (e *ValidityError) Error() string {
 // Is makes the error match [ErrExpired] or [ErrNotYetValid].
 func (e *ValidityError) Is(target error) bool {
 	if e.Now.Before(e.NotBefore) {
-		return target == ErrNotYetValid //nolint:errorlint // this is the comparison that errors.Is asks for
+		return target == ErrNotYetValid
 	}
-	return target == ErrExpired //nolint:errorlint // as above
+	return target == ErrExpired
 }

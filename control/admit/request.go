@@ -76,7 +76,7 @@ func (r JoinRequest) signed(proof Proof) ([]byte, error) {
 	if len(proof.Binding) < MinBinding || len(proof.Binding) > MaxRequest {
 		return nil, fmt.Errorf("%w: channel binding of %d bytes", ErrRequest, len(proof.Binding))
 	}
-	message := binary.BigEndian.AppendUint32(nil, uint32(len(proof.Binding))) //nolint:gosec // bounded above
+	message := binary.BigEndian.AppendUint32(nil, uint32(len(proof.Binding)))
 	message = append(message, proof.Binding...)
 	hash := proof.Secret.Hash()
 	message = append(message, hash[:]...)
@@ -114,7 +114,7 @@ func (r JoinRequest) appendUnsigned(out []byte) ([]byte, error) {
 			return nil, fmt.Errorf("%w: %s is not a route", ErrRequest, route)
 		}
 		address := route.Addr().AsSlice()
-		out = append(out, byte(len(address)), byte(route.Bits())) //nolint:gosec // at most 128
+		out = append(out, byte(len(address)), byte(route.Bits()))
 		out = append(out, address...)
 	}
 	return out, nil

@@ -76,6 +76,7 @@ func TestErrorBodies(t *testing.T) {
 	var b book
 	serve(t, state, &b)
 	long := `{"name":"` + strings.Repeat("x", maxBodyBytes) + `"}`
+	spaced := `{"name":"a"}` + strings.Repeat(" ", maxBodyBytes)
 	for name, q := range map[string]struct {
 		method, path, body string
 		status             int
@@ -88,11 +89,12 @@ func TestErrorBodies(t *testing.T) {
 		"wrong kind":      {"POST", "/v1/invites", `{"uses":"many"}`, 400, "cannot unmarshal string"},
 		"bad prefix":      {"POST", "/v1/routes/approve", `{"node":"a","prefix":"10.0.0.0/99"}`, 400, "10.0.0.0/99"},
 		"oversized":       {"POST", "/v1/nodes/revoke", long, 413, "too large"},
-		"oversized space": {"POST", "/v1/nodes/revoke", `{"name":"a"}` + strings.Repeat(" ", maxBodyBytes), 413, "too large"},
+		"oversized space": {"POST", "/v1/nodes/revoke", spaced, 413, "too large"},
 		"unknown path":    {"GET", "/v1/nonsense", ``, 404, "does not know GET /v1/nonsense"},
 		"wrong method":    {"GET", "/v1/down", ``, 404, "does not know GET /v1/down"},
 	} {
-		request, err := http.NewRequestWithContext(t.Context(), q.method, "http://aetherd"+q.path, strings.NewReader(q.body))
+		url, content := "http://aetherd"+q.path, strings.NewReader(q.body)
+		request, err := http.NewRequestWithContext(t.Context(), q.method, url, content)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,14 +103,15 @@ func TestErrorBodies(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		content, err := io.ReadAll(response.Body)
+		answer, err := io.ReadAll(response.Body)
 		response.Body.Close()
 		var body errorBody
-		if err != nil || json.Unmarshal(content, &body) != nil {
-			t.Errorf("%s: no JSON error: %v, %q", name, err, content)
+		if err != nil || json.Unmarshal(answer, &body) != nil {
+			t.Errorf("%s: no JSON error: %v, %q", name, err, answer)
 		}
-		if response.StatusCode != q.status || !strings.Contains(body.Error, q.want) || strings.Contains(body.Error, "\n") {
-			t.Errorf("%s: got %d, %q; want %d, %q in one line", name, response.StatusCode, body.Error, q.status, q.want)
+		said, status := body.Error, response.StatusCode
+		if status != q.status || !strings.Contains(said, q.want) || strings.Contains(said, "\n") {
+			t.Errorf("%s: got %d, %q; want %d, %q in one line", name, status, said, q.status, q.want)
 		}
 	}
 	if calls := b.noted(); len(calls) != 0 {
@@ -149,8 +152,12 @@ func TestForeignAnswers(t *testing.T) {
 		answer http.HandlerFunc
 		want   string
 	}{
-		"no JSON":        {func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }, "malformed answer"},
-		"error, no JSON": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusTeapot) }, "418"},
+		"no JSON": {func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "hello")
+		}, "malformed answer"},
+		"error, no JSON": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "no", http.StatusTeapot)
+		}, "418"},
 		"empty error": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusBadGateway)
 			io.WriteString(w, `{"error":""}`)

@@ -100,7 +100,8 @@ func (b *book) Approve(_ context.Context, node string, prefix netip.Prefix) erro
 	return b.err
 }
 
-// serve runs a server on the socket of a state directory until the test ends, or until stop, which returns what Run did.
+// serve runs a server on the socket of a state directory until the test ends, or until stop, which returns what Run
+// did.
 func serve(t *testing.T, state string, d Daemon) (stop func() error) {
 	t.Helper()
 	s, err := Listen(SocketPath(state), d, slog.New(slog.DiscardHandler))

@@ -84,7 +84,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		err = s.http.Close()
 	}
-	<-done
+	if served := <-done; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	return errors.Join(err, s.removeSocket())
 }
 
@@ -135,7 +137,7 @@ func routes(d Daemon) http.Handler {
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		write(w, http.StatusNotFound, errorBody{fmt.Sprintf(
-			"the daemon does not know %s %s: it may be of another version than the one who asks", r.Method, r.URL.Path)})
+			"the daemon does not know %s %s: it may be of another version than its caller", r.Method, r.URL.Path)})
 	})
 	return mux
 }

@@ -140,7 +140,7 @@ func TestSocketOfTheGroup(t *testing.T) {
 		}
 		owner, ok := info.Sys().(*syscall.Stat_t)
 		if !ok || owner.Gid != c.gid || owner.Uid != 0 || info.Mode().Perm() != c.mode {
-			t.Errorf("%s: mode %v, owner %d:%d; want mode %v, group %d", name, info.Mode(), owner.Uid, owner.Gid, c.mode, c.gid)
+			t.Errorf("%s: mode %v, owner %+v; want mode %v, group %d", name, info.Mode(), owner, c.mode, c.gid)
 		}
 	}
 }
@@ -252,9 +252,10 @@ func TestNoPermission(t *testing.T) {
 		t.Fatalf("a stranger's connect: got %v", err)
 	}
 	said := NewClient(dir).unreachable(&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", err)})
-	if said == nil || !strings.Contains(said.Error(), "not permitted") || !strings.Contains(said.Error(), "group aetherd") ||
-		!strings.Contains(said.Error(), socketIn(dir)) || errors.Is(said, ErrNotRunning) {
-		t.Errorf("got %v", said)
+	for _, want := range []string{"not permitted", "group aetherd", socketIn(dir)} {
+		if !strings.Contains(said.Error(), want) || errors.Is(said, ErrNotRunning) {
+			t.Errorf("got %v; want %q", said, want)
+		}
 	}
 }
 

@@ -139,15 +139,15 @@ func readAnswer(str *http3.RequestStream, r *http.Request) (*http.Response, erro
 		case rsp.StatusCode >= 200 && rsp.StatusCode <= 299:
 			return rsp, nil
 		case rsp.StatusCode >= 200:
-			return rsp, refusal(rsp)
+			return rsp, statusError(rsp)
 		}
 	}
 	return nil, errors.New("too many informational responses")
 }
 
-// refusal reads what the server says about its refusal. A content cut short is as
+// statusError reads what the server says about its refusal. A content cut short is as
 // good as what there is of it.
-func refusal(rsp *http.Response) error {
+func statusError(rsp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(rsp.Body, maxRefusalBytes))
 	return &StatusError{StatusCode: rsp.StatusCode, Header: rsp.Header, Body: body}
 }

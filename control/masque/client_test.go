@@ -55,6 +55,7 @@ func TestRFC9484Section4_5Refused(t *testing.T) {
 		_, rsp, err := dialHandler(t, t.Context(), func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusEarlyHints)
 			w.Header().Set("X-Reason", "closed")
+			w.Header().Set("Content-Type", refusalContentType)
 			w.WriteHeader(status)
 			_, _ = w.Write([]byte(strings.Repeat("x", 3*maxRefusalBytes)))
 		})
@@ -65,9 +66,33 @@ func TestRFC9484Section4_5Refused(t *testing.T) {
 		if len(refused.Body) != maxRefusalBytes || refused.Header.Get("X-Reason") != "closed" {
 			t.Errorf("%d: %d bytes, header %v", status, len(refused.Body), refused.Header)
 		}
-		if strings.Contains(err.Error(), "xx") {
-			t.Errorf("the error repeats the peer's text: %v", err)
+		if n := strings.Count(err.Error(), "x"); n != maxRefusalLineBytes {
+			t.Errorf("the error repeats %d bytes of the peer's text", n)
 		}
+	}
+}
+
+// Whatever a server sends as the reason, an error stays one printable line.
+func TestStatusErrorText(t *testing.T) {
+	const plain = "text/plain; charset=utf-8"
+	for _, c := range []struct{ contentType, body, want string }{
+		{plain, "", ""},
+		{plain, " \t\n", ""},
+		{plain, "node laptop is revoked", ": node laptop is revoked"},
+		{plain, "404 page not found\r\nnext", ": 404 page not found"},
+		{plain, "\x1b]0;title\x07a\u202eb\u2028c\x00", ": ]0;title a b c"},
+		{plain, "a\xffb", ": a\ufffdb"},
+		{plain, strings.Repeat("\xff", 4096), ": " + strings.Repeat("\ufffd", maxRefusalLineBytes/3)},
+		{"text/html", "<html>", ""},
+		{"", "bytes", ""},
+	} {
+		err := &StatusError{StatusCode: 403, Header: http.Header{"Content-Type": {c.contentType}}, Body: []byte(c.body)}
+		if got := err.Error(); got != "connect-ip request refused: 403 Forbidden"+c.want {
+			t.Errorf("%q: %q", c.body, got)
+		}
+	}
+	if got := (&StatusError{StatusCode: 503}).Error(); got != "connect-ip request refused: 503 Service Unavailable" {
+		t.Error(got)
 	}
 }
 

@@ -49,18 +49,7 @@ func (s *Session) SendPacket(p []byte) error {
 	return s.sendFramed(s.sendBuf[:contextIDBytes+n])
 }
 
-// SendFramed is SendPacket for a buffer whose first byte is free and whose rest is
-// the packet. It copies nothing, overwrites the first byte and does not keep the
-// buffer. Calls from several goroutines do not wait for each other.
-func (s *Session) SendFramed(b []byte) error {
-	if len(b) <= contextIDBytes || !onePacket(b[contextIDBytes:]) {
-		s.counters.packetsInvalid.Add(1)
-		return ErrNotOnePacket
-	}
-	b[0] = 0
-	return s.sendFramed(b)
-}
-
+// sendFramed sends a context ID and a packet.
 func (s *Session) sendFramed(b []byte) error {
 	if s.ended.Load() {
 		s.counters.packetsFailed.Add(1)

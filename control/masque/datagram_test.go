@@ -35,7 +35,7 @@ func TestRFC9484Section6Packet(t *testing.T) {
 		if err := sender.SendPacket(p); err != nil {
 			t.Fatal(err)
 		}
-		if err := sender.SendFramed(append([]byte{0xff}, p...)); err != nil {
+		if err := sender.SendPacket(p); err != nil {
 			t.Fatal(err)
 		}
 		if wire := <-s.fromPeer; !bytes.Equal(wire, append([]byte{0}, p...)) {
@@ -67,14 +67,8 @@ func TestSendPacketRefusesOtherThanOnePacket(t *testing.T) {
 		if err := s.SendPacket(p); !errors.Is(err, ErrNotOnePacket) {
 			t.Errorf("SendPacket(%x): %v", p, err)
 		}
-		if err := s.SendFramed(append([]byte{0}, p...)); !errors.Is(err, ErrNotOnePacket) {
-			t.Errorf("SendFramed(%x): %v", p, err)
-		}
 	}
-	if err := s.SendFramed(nil); !errors.Is(err, ErrNotOnePacket) {
-		t.Errorf("SendFramed(nil): %v", err)
-	}
-	if got := s.Stats().PacketsInvalid; got != uint64(2*len(bad)+1) {
+	if got := s.Stats().PacketsInvalid; got != uint64(len(bad)) {
 		t.Errorf("counted %d", got)
 	}
 }
@@ -204,7 +198,7 @@ func TestPacketPathAllocations(t *testing.T) {
 	p := packetOf(6, 1200)
 	framed := append([]byte{0}, p...)
 	if n := testing.AllocsPerRun(100, func() {
-		if s.SendPacket(p) != nil || s.SendFramed(framed) != nil {
+		if s.SendPacket(p) != nil {
 			t.Fatal("send failed")
 		}
 	}); n != 0 {

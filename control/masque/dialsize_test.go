@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -122,11 +123,20 @@ func TestDialSizes(t *testing.T) {
 	}
 }
 
-// smallPath relays UDP between one client and a server and loses datagrams longer
-// than limitBytes, as a router does whose ICMP is filtered.
-func smallPath(t *testing.T, server *net.UDPAddr, limitBytes int) *net.UDPAddr {
+// path is a relay between one client and a server that loses datagrams which are too
+// long, as a router does whose ICMP is filtered.
+type path struct {
+	addr       *net.UDPAddr
+	limitBytes atomic.Int64
+	lost       chan struct{} // receives one for each lost datagram while there is room
+}
+
+// smallPath starts a path on which datagrams of up to limitBytes pass.
+func smallPath(t *testing.T, server *net.UDPAddr, limitBytes int) *path {
 	t.Helper()
 	front, back := listenUDP(t), listenUDP(t)
+	p := &path{addr: front.LocalAddr().(*net.UDPAddr), lost: make(chan struct{}, 4)}
+	p.limitBytes.Store(int64(limitBytes))
 	var mu sync.Mutex
 	var client netip.AddrPort
 	var wg sync.WaitGroup
@@ -138,8 +148,14 @@ func smallPath(t *testing.T, server *net.UDPAddr, limitBytes int) *net.UDPAddr {
 				if err != nil {
 					return
 				}
-				if receiver := address(sender); n <= limitBytes {
+				receiver := address(sender)
+				if int64(n) <= p.limitBytes.Load() {
 					_, _ = to.WriteToUDPAddrPort(b[:n], receiver)
+					continue
+				}
+				select {
+				case p.lost <- struct{}{}:
+				default:
 				}
 			}
 		})
@@ -156,7 +172,7 @@ func smallPath(t *testing.T, server *net.UDPAddr, limitBytes int) *net.UDPAddr {
 		return client
 	})
 	t.Cleanup(func() { _, _ = front.Close(), back.Close(); wg.Wait() })
-	return front.LocalAddr().(*net.UDPAddr)
+	return p
 }
 
 // A path of 1,378 bytes and one of 1,280 have a handshake and carry packets, the
@@ -180,7 +196,7 @@ func TestHandshakeOnSmallPaths(t *testing.T) {
 		transport := &quic.Transport{Conn: listenUDP(t), ConnectionIDLength: 8}
 		t.Cleanup(func() { _ = transport.Close() })
 		conn, size, err := DialPacketSizes(t.Context(), func(ctx context.Context, size uint16) (*quic.Conn, error) {
-			return transport.Dial(ctx, path, clientTLS, QUICConfig(size))
+			return transport.Dial(ctx, path.addr, clientTLS, QUICConfig(size))
 		})
 		if err != nil || size != c.size {
 			t.Fatalf("path of %d: packets of %d, %v", c.pathBytes, size, err)
@@ -194,7 +210,7 @@ func TestHandshakeOnSmallPaths(t *testing.T) {
 			t.Errorf("path of %d: %d up, %d down", c.pathBytes, client.MaxPacketSize(), server.MaxPacketSize())
 		}
 		for range 20 { // time for the search to go wrong
-			if _, err := client.Ping(t.Context()); err != nil {
+			if _, err := client.Ping(t.Context(), 0); err != nil {
 				t.Fatalf("path of %d: %v", c.pathBytes, err)
 			}
 		}
@@ -212,6 +228,52 @@ func TestHandshakeOnSmallPaths(t *testing.T) {
 		}
 		if err := conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), ""); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// A path that becomes too small for full packets under a live session: whoever asks,
+// small echoes pass it and padded ones do not.
+func TestPaddedPingSeesBlackHole(t *testing.T) {
+	serverTLS, clientTLS := testTLS(t, RequireHybrid)
+	g := &gateway{}
+	addr := serveHTTP3(t, NewServer(newGateway(t, HandlerConfig[string]{}, g)), serverTLS)
+	path := smallPath(t, addr, 1472)
+	conn, err := dialQUIC(t, path.addr, clientTLS, LargestPacketSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _, err := Dial(t.Context(), conn, Request{Authority: "g", Header: bearer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, server := runClient(t, s), <-g.sessions
+	for _, r := range []*running{client, server} {
+		if _, err := r.Ping(t.Context(), MaxPingPadding); err != nil {
+			t.Fatal(err)
+		}
+		path.limitBytes.Store(int64(LargestPacketSize) - 1)
+		for range 5 {
+			if _, err := r.Ping(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		answered := make(chan error, 1)
+		go func() {
+			_, err := r.Ping(t.Context(), MaxPingPadding)
+			answered <- err
+		}()
+		// The full packets of the echo are lost, and so are those that repeat them.
+		for range 2 * cap(path.lost) {
+			select {
+			case <-path.lost:
+			case err := <-answered:
+				t.Fatalf("a padded echo passed: %v", err)
+			}
+		}
+		path.limitBytes.Store(1472)
+		if err := <-answered; err != nil {
+			t.Fatalf("on a path that has healed: %v", err)
 		}
 	}
 }

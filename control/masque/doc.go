@@ -18,8 +18,8 @@
 // It is a link, not a router: it does not look into packets beyond the length
 // their header claims, decrements no hop limit and checks no address against
 // the assigned ones. The dataplane does, for every carrier alike (RFC 9484
-// sections 7.2 and 11); it finds the two lists in [Session.Assigned] and
-// [Session.PeerRoutes], and the ICMP errors to answer with in dataplane/icmp.
+// sections 7.2 and 11); the two lists come as [AddressAssignment] and
+// [RouteAdvertisement] events, and the ICMP errors to answer with are in dataplane/icmp.
 // DATAGRAM capsules (RFC 9297 section 3.5) are neither sent, as RFC 9484
 // section 10.1 asks, nor delivered; received ones are counted and skipped.
 //

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
@@ -69,14 +72,42 @@ type StatusError struct {
 	Body []byte
 }
 
-// Error implements error. The body is left out: it is the peer's text.
+// Error implements error. It ends with what the server says about it, if that is
+// plain text: the first line, without control characters, at most 1,024 bytes.
 func (e *StatusError) Error() string {
-	return fmt.Sprintf("connect-ip request refused: %d %s", e.StatusCode, http.StatusText(e.StatusCode))
+	text := fmt.Sprintf("connect-ip request refused: %d %s", e.StatusCode, http.StatusText(e.StatusCode))
+	if !strings.HasPrefix(e.Header.Get("Content-Type"), "text/plain") {
+		return text
+	}
+	line, _, _ := strings.Cut(string(e.Body), "\n")
+	if line = printableLine(line); line != "" {
+		text += ": " + line
+	}
+	return text
 }
 
-// Orderly reports whether a result of [Session.Run] is the end of a session that
-// one of the two sides wanted, rather than a loss.
-func Orderly(err error) bool { return err == nil || errors.Is(err, ErrPeerClosed) }
+const (
+	// refusalContentType is the type of a refusal's content.
+	refusalContentType = "text/plain; charset=utf-8"
+	// maxRefusalLineBytes is how much is said about a refusal, and how much of it is shown.
+	maxRefusalLineBytes = 1 << 10
+)
+
+// printableLine makes one line of at most maxRefusalLineBytes of any text: a space
+// stands for each control character, line break or other thing that does not print.
+func printableLine(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if !unicode.IsPrint(r) {
+			r = ' '
+		}
+		if b.Len()+utf8.RuneLen(r) > maxRefusalLineBytes {
+			break
+		}
+		b.WriteRune(r)
+	}
+	return strings.TrimSpace(b.String())
+}
 
 // orderlyTransportError reports whether err is the peer's H3_NO_ERROR.
 func orderlyTransportError(err error) bool {

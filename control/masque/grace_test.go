@@ -89,7 +89,7 @@ func TestSessionOutlivesTheGrace(t *testing.T) {
 		}
 		client := runClient(t, s)
 		<-time.After(10 * ConnectionGrace) // virtual time: only keep-alives pass
-		if rtt, err := client.Ping(t.Context()); err != nil || rtt < 20*time.Millisecond {
+		if rtt, err := client.Ping(t.Context(), 0); err != nil || rtt < 20*time.Millisecond {
 			t.Errorf("ping: %v, %v", rtt, err)
 		}
 		if err := client.Close(); err != nil {

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/quic-go/quic-go"
-	"golang.org/x/net/ipv4"
 )
 
 // initialSlots is how many clients in handshake are remembered. One that is pushed
@@ -81,42 +80,4 @@ func (s *InitialSizes) QUICConfig() *quic.Config {
 // canonicalAddrPort makes the forms equal in which one socket names a peer.
 func canonicalAddrPort(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
-
-// ObservedConn is a UDP socket for a quic.Transport that shows each received datagram
-// to an InitialSizes. It keeps quic-go's fast paths (batches, GSO, ECN, DF): quic-go
-// looks for ReadBatch before it reads the descriptor behind a wrapper's back.
-type ObservedConn struct {
-	*net.UDPConn
-	batch *ipv4.PacketConn
-	sizes *InitialSizes
-}
-
-// NewObservedConn wraps a socket. The socket is the caller's to close.
-func NewObservedConn(conn *net.UDPConn, sizes *InitialSizes) *ObservedConn {
-	return &ObservedConn{UDPConn: conn, batch: ipv4.NewPacketConn(conn), sizes: sizes}
-}
-
-// ReadBatch reads like (*ipv4.PacketConn).ReadBatch.
-func (c *ObservedConn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
-	n, err := c.batch.ReadBatch(ms, flags)
-	for _, m := range ms[:max(n, 0)] {
-		c.observe(m.Addr, m.Buffers[0][:min(m.N, len(m.Buffers[0]))])
-	}
-	return n, err
-}
-
-// ReadFrom reads like (*net.UDPConn).ReadFrom; quic-go uses it on Windows.
-func (c *ObservedConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, addr, err := c.UDPConn.ReadFrom(b)
-	if err == nil {
-		c.observe(addr, b[:n])
-	}
-	return n, addr, err
-}
-
-func (c *ObservedConn) observe(addr net.Addr, datagram []byte) {
-	if udp, ok := addr.(*net.UDPAddr); ok {
-		c.sizes.Observe(udp.AddrPort(), datagram)
-	}
 }

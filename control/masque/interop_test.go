@@ -151,7 +151,7 @@ func TestInteropConnectIPGoClient(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errRunning)
-	if _, err := ours.Ping(ctx); !errors.Is(err, errRunning) {
+	if _, err := ours.Ping(ctx, 0); !errors.Is(err, errRunning) {
 		t.Errorf("ping to a peer that knows none: %v", err)
 	}
 	if err := ours.AdvertiseRoutes(prefixes("0.0.0.0/0")); err != nil {

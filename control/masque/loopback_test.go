@@ -64,10 +64,16 @@ func listenUDP(t testing.TB) *net.UDPConn {
 // serveHTTP3 serves a handler on a loopback socket until the test ends.
 func serveHTTP3(t testing.TB, server *http3.Server, tlsConf *tls.Config) *net.UDPAddr {
 	t.Helper()
-	sizes := NewInitialSizes()
 	socket := listenUDP(t)
-	transport := &quic.Transport{Conn: NewObservedConn(socket, sizes), ConnectionIDLength: 8}
-	listener, err := transport.Listen(tlsConf, sizes.QUICConfig())
+	serveSocket(t, server, tlsConf, NewSocket(socket, NewInitialSizes()))
+	return socket.LocalAddr().(*net.UDPAddr)
+}
+
+// serveSocket serves a handler on a socket until the test ends.
+func serveSocket(t testing.TB, server *http3.Server, tlsConf *tls.Config, socket *Socket) {
+	t.Helper()
+	transport := &quic.Transport{Conn: socket, ConnectionIDLength: 8}
+	listener, err := transport.Listen(tlsConf, socket.sizes.QUICConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +90,6 @@ func serveHTTP3(t testing.TB, server *http3.Server, tlsConf *tls.Config) *net.UD
 		_ = transport.Close()
 		<-done
 	})
-	return socket.LocalAddr().(*net.UDPAddr)
 }
 
 // dialQUIC connects to a loopback address until the test ends.
@@ -209,7 +214,7 @@ func TestLoopback(t *testing.T) {
 			t.Errorf("limit %d", n)
 		}
 	}
-	if _, err := client.Ping(t.Context()); err != nil {
+	if _, err := client.Ping(t.Context(), 0); err != nil {
 		t.Error(err)
 	}
 	if err := client.Close(); err != nil {
@@ -235,7 +240,7 @@ func TestMaxPacketSizeTracksPathMTU(t *testing.T) {
 		t.Errorf("limit %d at the start", n)
 	}
 	for client.MaxPacketSize() < MinIPv6PacketSize || server.MaxPacketSize() < MinIPv6PacketSize {
-		if _, err := client.Ping(t.Context()); err != nil { // gives the search its round trips
+		if _, err := client.Ping(t.Context(), 0); err != nil { // gives the search its round trips
 			t.Fatal(err)
 		}
 	}
@@ -270,10 +275,10 @@ func TestConnectionLossIsNotOrderly(t *testing.T) {
 		}
 		err = <-server.result
 		var app *quic.ApplicationError
-		if Orderly(err) != c.orderly || !c.orderly && (!errors.As(err, &app) || app.ErrorCode != c.code) {
+		if errors.Is(err, ErrPeerClosed) != c.orderly || !c.orderly && (!errors.As(err, &app) || app.ErrorCode != c.code) {
 			t.Errorf("code %#x: server: %v", uint64(c.code), err)
 		}
-		if err := <-client.result; Orderly(err) {
+		if err := <-client.result; err == nil || errors.Is(err, ErrPeerClosed) {
 			t.Errorf("code %#x: client: %v", uint64(c.code), err)
 		}
 		if err := client.SendPacket(packetOf(4, 20)); !errors.Is(err, ErrClosed) {
@@ -308,7 +313,7 @@ func BenchmarkLoopback(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			if _, err := client.Ping(ctx); err != nil { // behind the last packet
+			if _, err := client.Ping(ctx, 0); err != nil { // behind the last packet
 				b.Fatal(err)
 			}
 			cancel()

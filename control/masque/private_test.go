@@ -51,19 +51,20 @@ func TestPrivate(t *testing.T) {
 }
 
 func TestEcho(t *testing.T) {
-	kind, id, ok := parseEcho(appendEcho(nil, reportEchoAnswer, 1<<63|5))
-	if !ok || kind != reportEchoAnswer || id != 1<<63|5 {
-		t.Errorf("parsed %d %d %t", kind, id, ok)
+	want := echo{reportEchoAnswer, 1<<63 | 5, 7}
+	if e, ok := parseEcho(want.append(nil)); !ok || e != want {
+		t.Errorf("parsed %+v %t", e, ok)
 	}
-	for _, b := range [][]byte{nil, {1}, {1, 0, 0, 0, 0, 0, 0, 0, 0, 0}, {3, 0, 0, 0, 0, 0, 0, 0, 0}} {
-		if _, _, ok := parseEcho(b); ok {
+	tooLong := echo{reportEchoRequest, 1, MaxPingPadding + 1}.append(nil)
+	for _, b := range [][]byte{nil, {1}, {1, 0, 0, 0, 0, 0, 0, 0}, tooLong, {3, 0, 0, 0, 0, 0, 0, 0, 0}} {
+		if _, ok := parseEcho(b); ok {
 			t.Errorf("%x is taken for an echo", b)
 		}
 	}
 }
 
 func FuzzParsePrivate(f *testing.F) {
-	body, err := AppendPrivate(nil, appendEcho(nil, reportEchoRequest, 7))
+	body, err := AppendPrivate(nil, echo{reportEchoRequest, 7, 3}.append(nil))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -74,8 +75,11 @@ func FuzzParsePrivate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if kind, id, ok := parseEcho(payload); ok && !bytes.Equal(appendEcho(nil, kind, id), payload) {
-			t.Fatalf("echo %x changed", payload)
+		if e, ok := parseEcho(payload); ok {
+			back := e.append(nil)
+			if len(back) != len(payload) || !bytes.Equal(back[:echoBytes], payload[:echoBytes]) {
+				t.Fatalf("echo %x changed", payload)
+			}
 		}
 		if back, err := AppendPrivate(nil, payload); len(payload) <= MaxPrivateBytes &&
 			(err != nil || !bytes.Equal(back, body)) {

@@ -19,7 +19,9 @@ const (
 )
 
 // packetSizes are the sizes in the order in which a dialer tries them.
-func packetSizes() []uint16 { return []uint16{LargestPacketSize, PreferredPacketSize, SmallestPacketSize} }
+func packetSizes() []uint16 {
+	return []uint16{LargestPacketSize, PreferredPacketSize, SmallestPacketSize}
+}
 
 // Timers of a connection that carries sessions.
 const (

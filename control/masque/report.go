@@ -18,27 +18,40 @@ const (
 	FirstFreeReportKind ReportKind = 0x10
 )
 
-// echoBytes is the length of an echo's payload: kind and id.
+// MaxPingPadding is the most padding of an echo, in bytes. It fills two packets of the
+// largest size that quic-go sends (1,452 bytes) and so makes each side send at least
+// one packet of its full size.
+const MaxPingPadding = 4 << 10
+
+// echoBytes is the length of an echo's payload without padding: kind and id.
 const echoBytes = 1 + 8
 
 var errReservedReport = errors.New("report kind reserved by the session")
 
-// appendEcho appends the payload of an echo request or answer.
-func appendEcho(dst []byte, kind ReportKind, id uint64) []byte {
-	return binary.BigEndian.AppendUint64(append(dst, byte(kind)), id)
+// echo is a request to answer, or the answer, with as much padding.
+type echo struct {
+	kind         ReportKind
+	id           uint64
+	paddingBytes int
+}
+
+// append appends the payload of the echo's report capsule. Padding is zeros.
+func (e echo) append(dst []byte) []byte {
+	dst = binary.BigEndian.AppendUint64(append(dst, byte(e.kind)), e.id)
+	return append(dst, make([]byte, e.paddingBytes)...)
 }
 
 // parseEcho parses the payload of a report capsule. It returns false if the
-// payload is no echo, or one of a length this version does not know.
-func parseEcho(payload []byte) (kind ReportKind, id uint64, ok bool) {
-	if len(payload) != echoBytes {
-		return 0, 0, false
+// payload is no echo, or a longer one than is answered. Padding is not looked at.
+func parseEcho(payload []byte) (echo, bool) {
+	if len(payload) < echoBytes || len(payload) > echoBytes+MaxPingPadding {
+		return echo{}, false
 	}
-	kind = ReportKind(payload[0])
+	kind := ReportKind(payload[0])
 	if kind != reportEchoRequest && kind != reportEchoAnswer {
-		return 0, 0, false
+		return echo{}, false
 	}
-	return kind, binary.BigEndian.Uint64(payload[1:]), true
+	return echo{kind, binary.BigEndian.Uint64(payload[1:]), len(payload) - echoBytes}, true
 }
 
 // reservedReport reports whether a report's payload is of a kind that this

@@ -130,10 +130,3 @@ func (r IPRange) precedes(next IPRange) bool {
 	}
 	return r.End.Less(next.Start)
 }
-
-// Contains reports whether a packet to addr with the given protocol may be sent
-// into the range. For ICMP, which is always allowed, pass the range's own protocol.
-func (r IPRange) Contains(addr netip.Addr, protocol uint8) bool {
-	return (r.Protocol == 0 || r.Protocol == protocol) &&
-		addr.Is4() == r.Start.Is4() && !addr.Less(r.Start) && !r.End.Less(addr)
-}

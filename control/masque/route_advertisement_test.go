@@ -125,24 +125,6 @@ func TestRouteLimit(t *testing.T) {
 	}
 }
 
-func TestRangeContains(t *testing.T) {
-	r := ipRange("10.0.0.5", "10.0.0.9", 6)
-	for addr, want := range map[string]bool{
-		"10.0.0.4": false, "10.0.0.5": true, "10.0.0.9": true, "10.0.0.10": false,
-		"::ffff:10.0.0.6": false, "::1": false,
-	} {
-		if got := r.Contains(netip.MustParseAddr(addr), 6); got != want {
-			t.Errorf("%s: %t", addr, got)
-		}
-	}
-	if r.Contains(r.Start, 17) {
-		t.Error("contains another protocol")
-	}
-	if r.Protocol = 0; !r.Contains(r.Start, 17) {
-		t.Error("a range for all protocols does not contain one")
-	}
-}
-
 func FuzzParseRouteAdvertisement(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(mustHex(f, "04c0000200c00002290004c000022bc00002ff00"))

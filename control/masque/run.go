@@ -102,7 +102,6 @@ func (s *Session) parse(t CapsuleType, body []byte) (Event, error) {
 			return nil, err
 		}
 		s.counters.addressesMalformed.Add(uint64(malformed))
-		s.assigned.Store(&a)
 		return a, nil
 	case capsuleAddressRequest:
 		r, malformed, err := ParseAddressRequest(body)
@@ -116,7 +115,6 @@ func (s *Session) parse(t CapsuleType, body []byte) (Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.peerRoutes.Store(&r)
 		return r, nil
 	}
 	return s.parsePrivate(t, body), nil
@@ -139,18 +137,19 @@ func (s *Session) parsePrivate(t CapsuleType, body []byte) Event {
 // echo answers an echo request and wakes the Ping an answer belongs to. Answers to
 // a peer that does not read are dropped; the refusal is counted as backlog.
 func (s *Session) echo(payload []byte) {
-	kind, id, ok := parseEcho(payload)
+	e, ok := parseEcho(payload)
 	switch {
 	case !ok:
 		s.counters.capsulesForeign.Add(1)
-	case kind == reportEchoRequest:
+	case e.kind == reportEchoRequest:
 		s.counters.echoRequestsReceived.Add(1)
+		e.kind = reportEchoAnswer
 		// The only errors are a full queue, which is counted, and a session that ended.
-		_ = s.sendPrivate(CapsuleReport, appendEcho(nil, reportEchoAnswer, id))
+		_ = s.sendPrivate(CapsuleReport, e.append(nil))
 	default:
 		s.mu.Lock()
-		answered := s.echoes[id]
-		delete(s.echoes, id)
+		answered := s.echoes[e.id]
+		delete(s.echoes, e.id)
 		s.mu.Unlock()
 		if answered == nil {
 			s.counters.unexpectedEchoAnsw.Add(1)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -20,7 +22,7 @@ const (
 	// ConnectionGrace is how long a connection may live without a session before
 	// the server closes it, so that holding connections open is not free.
 	ConnectionGrace = 30 * time.Second
-	// maxPendingRequests bounds the requests being authorized at once; others get 503.
+	// maxPendingRequests bounds the calls of Authorize at once; other requests wait.
 	maxPendingRequests = 64
 )
 
@@ -31,10 +33,11 @@ type HandlerConfig[P any] struct {
 	// with or without a port; 443 if none is given. Empty accepts any.
 	Authorities []string
 
-	// Authorize decides on a request before it is answered; r.TLS holds the
-	// client's certificates and r.Context() ends after AuthorizeTimeout. With an
-	// error the status is the answer, 403 if it is 0; for 404 Fallback answers, as it
-	// does for any unknown path. Required.
+	// Authorize decides on a request before anything else is looked at; r.TLS holds
+	// the client's certificates and r.Context() ends after AuthorizeTimeout. With an
+	// error the status is the answer, 403 if it is 0, and for 403 and 503 the client
+	// gets to read the error's text. For 404 Fallback answers, as it does for any
+	// unknown path: return it for whoever is not to know that there is a server. Required.
 	Authorize func(r *http.Request) (principal P, status int, err error)
 
 	// Serve owns the session until it returns, after which the session is closed.
@@ -83,9 +86,9 @@ func (h *Handler[P]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.config.Fallback.ServeHTTP(w, r)
 		return
 	}
-	principal, status, err := h.admit(w, r)
-	if err != nil {
-		h.refuse(w, r, status, err)
+	principal, no := h.admit(w, r)
+	if no != nil {
+		h.refuse(w, r, no)
 		return
 	}
 	s, err := h.accept(w, r)
@@ -100,30 +103,67 @@ func (h *Handler[P]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.config.Serve(context.WithoutCancel(r.Context()), principal, s)
 }
 
-// admit runs every check that precedes the answer, the cheap ones first.
-func (h *Handler[P]) admit(w http.ResponseWriter, r *http.Request) (principal P, status int, err error) {
-	if len(h.authorities) > 0 && !h.authorities[canonicalAuthority(r.Host)] {
-		return principal, http.StatusMisdirectedRequest, fmt.Errorf("authority %q is not ours", r.Host)
+// refusal is why a request is not accepted.
+type refusal struct {
+	status int
+	err    error
+	told   bool // the client may read the error's text
+}
+
+// admit runs every check that precedes the answer. Authorize comes first: whoever it
+// does not know must not learn from any other check that there is something here.
+func (h *Handler[P]) admit(w http.ResponseWriter, r *http.Request) (principal P, no *refusal) {
+	ctx, cancel := context.WithTimeout(r.Context(), AuthorizeTimeout)
+	defer cancel()
+	alone := true
+	if conn, ok := ctx.Value(connectionKey{}).(*connection); ok {
+		if alone = conn.pending.CompareAndSwap(false, true); alone {
+			defer conn.pending.Store(false)
+		}
 	}
-	if status, err := checkScope(r.URL); err != nil {
-		return principal, status, err
+	principal, no = h.authorize(r.WithContext(ctx))
+	if no != nil {
+		return principal, no
 	}
+	status, err := http.StatusTooManyRequests, errors.New("another request of this connection is pending")
+	if alone {
+		status, err = h.check(ctx, w, r)
+	}
+	if err != nil {
+		return principal, &refusal{status: status, err: err, told: true}
+	}
+	return principal, nil
+}
+
+// authorize asks Authorize, for a bounded number of requests at once. How long it
+// takes is not in the client's hands, so nobody can keep others waiting.
+func (h *Handler[P]) authorize(r *http.Request) (principal P, no *refusal) {
 	select {
 	case h.pending <- struct{}{}:
 		defer func() { <-h.pending }()
-	default:
-		return principal, http.StatusServiceUnavailable, errors.New("too many requests pending")
+	case <-r.Context().Done():
+		return principal, &refusal{status: http.StatusServiceUnavailable, err: errors.New("too many requests pending")}
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), AuthorizeTimeout)
-	defer cancel()
-	if status, err := checkSettings(ctx, w); err != nil {
-		return principal, status, err
+	principal, status, err := h.config.Authorize(r)
+	if err == nil {
+		return principal, nil
 	}
-	principal, status, err = h.config.Authorize(r.WithContext(ctx))
-	if err != nil && status == 0 {
+	if status == 0 {
 		status = http.StatusForbidden
 	}
-	return principal, status, err
+	told := status == http.StatusForbidden || status == http.StatusServiceUnavailable
+	return principal, &refusal{status: status, err: err, told: told}
+}
+
+// check looks at what an authorized client asks for, the cheap things first.
+func (h *Handler[P]) check(ctx context.Context, w http.ResponseWriter, r *http.Request) (status int, err error) {
+	if len(h.authorities) > 0 && !h.authorities[canonicalAuthority(r.Host)] {
+		return http.StatusMisdirectedRequest, fmt.Errorf("authority %q is not ours", r.Host)
+	}
+	if status, err := checkScope(r.URL); err != nil {
+		return status, err
+	}
+	return checkSettings(ctx, w)
 }
 
 // checkSettings waits for the client's SETTINGS, which may arrive after its request.
@@ -155,22 +195,28 @@ func (h *Handler[P]) accept(w http.ResponseWriter, r *http.Request) (*Session, e
 	if err != nil {
 		return nil, fmt.Errorf("take over request stream: %w", err)
 	}
-	if grace, ok := r.Context().Value(graceKey{}).(*time.Timer); ok {
-		grace.Stop()
+	if conn, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		conn.grace.Stop()
 	}
 	return NewSession(str), nil
 }
 
-func (h *Handler[P]) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
-	h.refused(r, status, err)
-	if status == http.StatusNotFound {
+func (h *Handler[P]) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
+	h.refused(r, no.status, no.err)
+	if no.status == http.StatusNotFound {
 		h.config.Fallback.ServeHTTP(w, r)
 		return
 	}
-	if status == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
+	if no.status == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	w.WriteHeader(status)
+	if !no.told {
+		w.WriteHeader(no.status)
+		return
+	}
+	w.Header().Set("Content-Type", refusalContentType)
+	w.WriteHeader(no.status)
+	_, _ = io.WriteString(w, printableLine(no.err.Error())) // a client that has gone needs no reason
 }
 
 func (h *Handler[P]) refused(r *http.Request, status int, err error) {
@@ -180,8 +226,9 @@ func (h *Handler[P]) refused(r *http.Request, status int, err error) {
 }
 
 // NewServer returns an http3.Server with the limits this package wants on
-// connections and requests: datagrams on, headers of at most MaxHeaderBytes,
-// connections without a session closed after ConnectionGrace. TLS and QUIC settings
+// connections and requests: datagrams on, headers of at most MaxHeaderBytes, one
+// CONNECT-IP request pending per connection (others get 429), connections without a
+// session closed after ConnectionGrace. TLS and QUIC settings
 // are those of the listener: see [TLSConfig], [QUICConfig] and [InitialSizes]. Use
 // ServeListener or ServeQUICConn.
 func NewServer(handler http.Handler) *http3.Server {
@@ -194,8 +241,14 @@ func NewServer(handler http.Handler) *http3.Server {
 	}
 }
 
-// graceKey is the context key of the timer that closes an unused connection.
-type graceKey struct{}
+// connectionKey is the context key of a connection's state.
+type connectionKey struct{}
+
+// connection is what the server keeps of a QUIC connection.
+type connection struct {
+	grace   *time.Timer // closes a connection that has no session
+	pending atomic.Bool // a CONNECT-IP request has no answer yet
+}
 
 // connectionGrace closes a connection that has no session within ConnectionGrace.
 // The server's own idle timeout does not see one that keeps a request unfinished.
@@ -205,5 +258,5 @@ func connectionGrace(ctx context.Context, conn *quic.Conn) context.Context {
 		_ = conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
 	})
 	context.AfterFunc(conn.Context(), func() { timer.Stop() })
-	return context.WithValue(ctx, graceKey{}, timer)
+	return context.WithValue(ctx, connectionKey{}, &connection{grace: timer})
 }

@@ -2,6 +2,7 @@ package masque
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -157,17 +158,22 @@ func TestNewHandlerRequiresItsHooks(t *testing.T) {
 type fakeWriter struct {
 	http.ResponseWriter
 	header   http.Header
+	body     bytes.Buffer
 	status   int
 	settings chan struct{}
 	enabled  bool
 }
 
 func (w *fakeWriter) Header() http.Header               { return w.header }
+func (w *fakeWriter) Write(b []byte) (int, error)       { return w.body.Write(b) }
 func (w *fakeWriter) WriteHeader(status int)            { w.status = status }
 func (w *fakeWriter) ReceivedSettings() <-chan struct{} { return w.settings }
 func (w *fakeWriter) Settings() *http3.Settings {
 	return &http3.Settings{EnableDatagrams: w.enabled}
 }
+
+// HTTPStream fails, so that an accepted request ends after its 200.
+func (w *fakeWriter) HTTPStream() (*http3.Stream, error) { return nil, errors.New("not a real stream") }
 
 func newFakeWriter() *fakeWriter {
 	return &fakeWriter{header: http.Header{}, settings: make(chan struct{})}
@@ -184,12 +190,17 @@ func connectIPRequest(t *testing.T) *http.Request {
 	return r.WithContext(t.Context())
 }
 
-// Requests that nobody has authorized are bounded in time and number.
-func TestPendingRequestsAreBounded(t *testing.T) {
+// Calls of Authorize are bounded in number; other requests wait, but not for ever.
+func TestAuthorizeIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		release := make(chan struct{})
 		h, err := NewHandler(HandlerConfig[int]{
 			Authorize: func(r *http.Request) (int, int, error) {
-				<-r.Context().Done()
+				asked.Add(1)
+				if r.Header.Get("X-Hang") != "" {
+					<-release
+				}
 				return 0, 0, context.Cause(r.Context())
 			},
 			Serve: func(context.Context, int, *Session) { t.Error("served") },
@@ -197,13 +208,58 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		start := time.Now()
-		statuses := make(chan int, maxPendingRequests)
-		for i := range maxPendingRequests {
-			w := newFakeWriter()
-			if w.enabled = i%2 == 0; w.enabled {
-				close(w.settings) // hangs in Authorize; the others wait for SETTINGS
+		serve := func(header string) *fakeWriter {
+			r, w := connectIPRequest(t), newFakeWriter()
+			w.enabled = true
+			close(w.settings)
+			r.Header.Set(header, "1")
+			h.ServeHTTP(w, r)
+			return w
+		}
+		statuses := make(chan int)
+		for range maxPendingRequests {
+			go func() { statuses <- serve("X-Hang").status }()
+		}
+		synctest.Wait()
+		begin := time.Now()
+		w := serve("X-Prompt")
+		if w.status != http.StatusServiceUnavailable || w.body.Len() != 0 || time.Since(begin) != AuthorizeTimeout {
+			t.Errorf("one too many: %d %q after %v", w.status, w.body.String(), time.Since(begin))
+		}
+		waiting := make(chan int)
+		go func() { waiting <- serve("X-Prompt").status }()
+		synctest.Wait()
+		if n := asked.Load(); n != maxPendingRequests {
+			t.Errorf("%d asked at once", n)
+		}
+		close(release)
+		if status := <-waiting; status != http.StatusOK {
+			t.Errorf("after its turn came: %d", status)
+		}
+		for range maxPendingRequests {
+			if status := <-statuses; status != http.StatusForbidden { // its time is over
+				t.Errorf("hung: %d", status)
 			}
+		}
+	})
+}
+
+// However many clients keep their SETTINGS back, others are admitted; nobody waits
+// longer than AuthorizeTimeout.
+func TestSettingsKeptBackLockNobodyOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, err := NewHandler(HandlerConfig[int]{
+			Authorize: func(*http.Request) (int, int, error) { return 0, 0, nil },
+			Serve:     func(context.Context, int, *Session) { t.Error("served") },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const silent = 2 * maxPendingRequests
+		statuses := make(chan int, silent)
+		begin := time.Now()
+		for range silent {
+			w := newFakeWriter()
 			go func() {
 				h.ServeHTTP(w, connectIPRequest(t))
 				statuses <- w.status
@@ -211,18 +267,17 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		w := newFakeWriter()
-		if h.ServeHTTP(w, connectIPRequest(t)); w.status != http.StatusServiceUnavailable {
-			t.Errorf("one too many: %d", w.status)
+		w.enabled = true
+		close(w.settings)
+		if h.ServeHTTP(w, connectIPRequest(t)); w.status != http.StatusOK || time.Since(begin) != 0 {
+			t.Errorf("another client: %d after %v", w.status, time.Since(begin))
 		}
-		count := map[int]int{}
-		for range maxPendingRequests {
-			count[<-statuses]++
+		for range silent {
+			if status := <-statuses; status != http.StatusRequestTimeout {
+				t.Errorf("silent client: %d", status)
+			}
 		}
-		const half = maxPendingRequests / 2
-		if count[http.StatusForbidden] != half || count[http.StatusRequestTimeout] != half {
-			t.Errorf("answers %v", count)
-		}
-		if d := time.Since(start); d != AuthorizeTimeout {
+		if d := time.Since(begin); d != AuthorizeTimeout {
 			t.Errorf("took %v", d)
 		}
 	})
@@ -230,7 +285,7 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 
 func TestClientWithoutDatagramsIsRefused(t *testing.T) {
 	h, err := NewHandler(HandlerConfig[int]{
-		Authorize: func(*http.Request) (int, int, error) { t.Error("asked"); return 0, 0, nil },
+		Authorize: func(*http.Request) (int, int, error) { return 0, 0, nil },
 		Serve:     func(context.Context, int, *Session) { t.Error("served") },
 	})
 	if err != nil {
@@ -238,7 +293,160 @@ func TestClientWithoutDatagramsIsRefused(t *testing.T) {
 	}
 	w := newFakeWriter()
 	close(w.settings)
-	if h.ServeHTTP(w, connectIPRequest(t)); w.status != http.StatusBadRequest {
-		t.Errorf("status %d", w.status)
+	h.ServeHTTP(w, connectIPRequest(t))
+	if w.status != http.StatusBadRequest || w.body.String() != ErrNoDatagrams.Error() {
+		t.Errorf("%d %q", w.status, w.body.String())
 	}
+}
+
+// judge is a handler whose Authorize does what the request says.
+// Where it says to wait, it sends on the channel and then waits until it is closed.
+func judge(t *testing.T, wait chan struct{}) http.Handler {
+	t.Helper()
+	h, err := NewHandler(HandlerConfig[int]{
+		Authorities: []string{"gateway.example"},
+		Authorize: func(r *http.Request) (int, int, error) {
+			if r.Header.Get("X-Wait") != "" {
+				wait <- struct{}{}
+				<-wait
+			}
+			text := "node \x1b[31mlaptop\n" + strings.Repeat("\u00e9", maxRefusalLineBytes)
+			switch r.Header.Get("X-Verdict") {
+			case "member":
+				return 0, 0, nil
+			case "revoked":
+				return 0, http.StatusForbidden, errors.New(text)
+			case "later":
+				return 0, http.StatusServiceUnavailable, errors.New(text)
+			case "teapot":
+				return 0, http.StatusTeapot, errors.New(text)
+			}
+			return 0, http.StatusNotFound, errors.New(text)
+		},
+		Serve: func(ctx context.Context, _ int, s *Session) { _ = s.Run(ctx, func(Event) {}) },
+		Fallback: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Site", "1")
+			w.WriteHeader(http.StatusNotFound)
+			fmt.Fprint(w, "a web site")
+		}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func verdict(v string) http.Header { return http.Header{"X-Verdict": {v}} }
+
+// Whoever Authorize does not know cannot tell the handler from its Fallback.
+func TestStrangerSeesOnlyTheFallback(t *testing.T) {
+	serverTLS, clientTLS := testTLS(t, RequireHybrid)
+	addr := serveHTTP3(t, NewServer(judge(t, nil)), serverTLS)
+	for _, datagrams := range []bool{true, false} {
+		quicConn, err := dialQUIC(t, addr, clientTLS, PreferredPacketSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := &http3.Transport{EnableDatagrams: datagrams}
+		conn := transport.NewClientConn(quicConn)
+		const host = "gateway.example"
+		status, header, body := rawRequest(t, conn, "CONNECT", host, "/unknown", Protocol, nil)
+		want := fmt.Sprint(status, header.Get("X-Site"), len(header), body)
+		for _, c := range []struct{ authority, path string }{
+			{host, Path},
+			{host, pathPrefix + "192.0.2.1/*/"},
+			{host, pathPrefix + "*/999/"},
+			{host, pathPrefix},
+			{host, Path + "?q"},
+			{"other.example", Path},
+		} {
+			status, header, body := rawRequest(t, conn, "CONNECT", c.authority, c.path, Protocol, verdict("stranger"))
+			if got := fmt.Sprint(status, header.Get("X-Site"), len(header), body); got != want {
+				t.Errorf("%v: %s, want %s", c, got, want)
+			}
+		}
+	}
+}
+
+// A client that may know reads why it is refused; Error shows it in one line.
+func TestRefusalSaysWhy(t *testing.T) {
+	serverTLS, clientTLS := testTLS(t, RequireHybrid)
+	addr := serveHTTP3(t, NewServer(judge(t, nil)), serverTLS)
+	quicConn, err := dialQUIC(t, addr, clientTLS, PreferredPacketSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := NewHTTP3Conn(quicConn)
+	line := "node  [31mlaptop " + strings.Repeat("\u00e9", (maxRefusalLineBytes-17)/2)
+	for _, c := range []struct {
+		verdict, authority string
+		status             int
+		body               string
+	}{
+		{"revoked", "gateway.example", 403, line},
+		{"revoked", "other.example", 403, line},
+		{"later", "gateway.example", 503, line},
+		{"teapot", "gateway.example", 418, ""},
+		{"member", "other.example", 421, `authority "other.example" is not ours`},
+	} {
+		_, _, err := DialHTTP3(t.Context(), conn, Request{Authority: c.authority, Header: verdict(c.verdict)})
+		var refused *StatusError
+		if !errors.As(err, &refused) || refused.StatusCode != c.status || string(refused.Body) != c.body {
+			t.Errorf("%s at %s: %v, %q", c.verdict, c.authority, err, refused.Body)
+			continue
+		}
+		want := fmt.Sprintf("refused: %d %s", c.status, http.StatusText(c.status))
+		if c.body != "" {
+			want += ": " + c.body
+		}
+		if !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s at %s: error %q, want %q", c.verdict, c.authority, err, want)
+		}
+	}
+}
+
+// While one request of a connection is pending another is refused, but nobody who is
+// not authorized learns so. Other connections are not concerned.
+func TestOnePendingRequestPerConnection(t *testing.T) {
+	serverTLS, clientTLS := testTLS(t, RequireHybrid)
+	wait := make(chan struct{})
+	addr := serveHTTP3(t, NewServer(judge(t, wait)), serverTLS)
+	var conns []*http3.ClientConn
+	for range 2 {
+		quicConn, err := dialQUIC(t, addr, clientTLS, PreferredPacketSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, NewHTTP3Conn(quicConn))
+	}
+	ask := func(conn *http3.ClientConn, header http.Header) int {
+		s, rsp, err := DialHTTP3(t.Context(), conn, Request{Authority: "gateway.example", Header: header})
+		if rsp == nil {
+			t.Errorf("no answer: %v", err)
+			return 0
+		}
+		if s != nil {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		return rsp.StatusCode
+	}
+	check := func(what string, got, want int) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: %d, want %d", what, got, want)
+		}
+	}
+	slow := verdict("member")
+	slow.Set("X-Wait", "1")
+	first := make(chan int)
+	go func() { first <- ask(conns[0], slow) }()
+	<-wait
+	check("second", ask(conns[0], verdict("member")), http.StatusTooManyRequests)
+	check("second of a stranger", ask(conns[0], verdict("stranger")), http.StatusNotFound)
+	check("other connection", ask(conns[1], verdict("member")), http.StatusOK)
+	close(wait)
+	check("first", <-first, http.StatusOK)
+	check("next", ask(conns[0], verdict("member")), http.StatusOK)
 }

@@ -27,8 +27,9 @@ const (
 	// DefaultLifetime is requested when Config names none: long enough to be cheap, short enough that a router
 	// forgets the mapping of a host that crashed.
 	DefaultLifetime = 30 * time.Minute
-	// MinLifetime and MaxLifetime bound Config.Lifetime; a router's longer grant is treated as MaxLifetime.
+	// MinLifetime is the shortest Config.Lifetime.
 	MinLifetime = 2 * time.Minute
+	// MaxLifetime is the longest Config.Lifetime; a router's longer grant is treated as it.
 	MaxLifetime = 24 * time.Hour
 	// ReleaseTimeout bounds how long Run takes to remove the mapping after its context has ended.
 	ReleaseTimeout = 3 * time.Second

@@ -149,7 +149,6 @@ func (tx *Tx) removeIndexes(n Node) error {
 // freedKey sorts by family, then by the time of revocation.
 func freedKey(n Node, address netip.Addr) []byte {
 	key := []byte{byte(address.BitLen())}
-	//nolint:gosec // nanoseconds since 1970, not negative before the year 2262
 	key = binary.BigEndian.AppendUint64(key, uint64(n.Revoked.UnixNano()))
 	return append(key, address.AsSlice()...)
 }

@@ -51,5 +51,5 @@ func (tx *Tx) DeleteRoute(node identity.ID, prefix netip.Prefix) error {
 func routeKey(node identity.ID, prefix netip.Prefix) []byte {
 	key := append(node[:], byte(prefix.Addr().BitLen()))
 	key = append(key, prefix.Addr().AsSlice()...)
-	return append(key, byte(prefix.Bits())) //nolint:gosec // at most 128
+	return append(key, byte(prefix.Bits()))
 }

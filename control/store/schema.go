@@ -68,7 +68,7 @@ func (s *Store) migrate(steps []migration) error {
 	if err != nil {
 		return err
 	}
-	newest := uint32(len(steps)) //nolint:gosec // a handful of steps
+	newest := uint32(len(steps))
 	if version > newest {
 		return fmt.Errorf("open %s: %w: schema %d, this program knows up to %d; upgrade the program",
 			s.path, ErrNewer, version, newest)

@@ -73,7 +73,7 @@ const (
 // the first and for a chain that ends before its upper layer.
 func upperLayer(next byte, b []byte) (protocol byte, rest []byte, ok bool) {
 	for {
-		length := 0
+		var length int
 		switch next {
 		case hopByHop, routing, destination, mobility, hip, shim6:
 			if len(b) < 2 {

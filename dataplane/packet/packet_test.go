@@ -9,15 +9,15 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-func ipv4Packet(t testing.TB, ttl int, payload []byte) []byte {
-	t.Helper()
+func ipv4Packet(tb testing.TB, ttl int, payload []byte) []byte {
+	tb.Helper()
 	h := ipv4.Header{
 		Version: 4, Len: 20, TotalLen: 20 + len(payload), TTL: ttl, Protocol: ProtocolUDP,
 		Src: []byte{10, 0, 0, 1}, Dst: []byte{10, 0, 0, 2},
 	}
 	b, err := h.Marshal()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	// Marshal writes lengths in host order on some systems; the wire wants network order.
 	binary.BigEndian.PutUint16(b[2:], uint16(20+len(payload)))

@@ -14,14 +14,14 @@ type Entry[V any] struct {
 	Value  V
 }
 
-// Table finds the value of the longest prefix that covers an address. The zero value is empty. A Table never changes after
-// New, so any number of goroutines may look up at once without locks.
+// Table finds the value of the longest prefix that covers an address. The zero value is empty. A Table never changes
+// after New, so any number of goroutines may look up at once without locks.
 type Table[V any] struct {
 	v4, v6 []level[V] // longest prefix first
 }
 
-// level holds all prefixes of one length. Tunnels use few different lengths (/32, /24, /16, /128, /64), so one map look-up per
-// length is both small and quick, however many peers there are.
+// level holds all prefixes of one length. Tunnels use few different lengths (/32, /24, /16, /128, /64), so one map
+// look-up per length is both small and quick, however many peers there are.
 type level[V any] struct {
 	bits   int
 	values map[netip.Addr]V // keyed by the masked address

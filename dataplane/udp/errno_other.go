@@ -6,7 +6,7 @@ import "syscall"
 
 // What the kernel says when a bind fails.
 const (
-	errnoInUse      = syscall.EADDRINUSE
-	errnoNotAllowed = syscall.EACCES
-	errnoNoAddress  = syscall.EADDRNOTAVAIL
+	errInUse     = syscall.EADDRINUSE
+	errForbidden = syscall.EACCES
+	errNoAddress = syscall.EADDRNOTAVAIL
 )

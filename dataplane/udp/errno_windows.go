@@ -4,7 +4,7 @@ import "golang.org/x/sys/windows"
 
 // What Winsock says when a bind fails.
 const (
-	errnoInUse      = windows.WSAEADDRINUSE
-	errnoNotAllowed = windows.WSAEACCES
-	errnoNoAddress  = windows.WSAEADDRNOTAVAIL
+	errInUse     = windows.WSAEADDRINUSE
+	errForbidden = windows.WSAEACCES
+	errNoAddress = windows.WSAEADDRNOTAVAIL
 )

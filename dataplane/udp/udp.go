@@ -51,11 +51,11 @@ func bindError(err error) error {
 	switch {
 	case errors.Is(err, ErrMark):
 		return ErrMark
-	case errors.Is(err, errnoInUse):
+	case errors.Is(err, errInUse):
 		return ErrPortInUse
-	case errors.Is(err, errnoNotAllowed), errors.Is(err, os.ErrPermission):
+	case errors.Is(err, errForbidden), errors.Is(err, os.ErrPermission):
 		return ErrPermission
-	case errors.Is(err, errnoNoAddress):
+	case errors.Is(err, errNoAddress):
 		return ErrAddress
 	}
 	return err

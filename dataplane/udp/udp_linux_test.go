@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -28,8 +29,9 @@ func markOf(conn *net.UDPConn) (int, error) {
 
 func TestMarkIsSet(t *testing.T) {
 	inNetwork(t, func(ctx context.Context) error {
+		addresses := []netip.AddrPort{{}, netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("[::1]:0")}
 		for _, mark := range []uint32{0, 1, 0xae7e0001} {
-			for _, address := range []netip.AddrPort{{}, netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("[::1]:0")} {
+			for _, address := range addresses {
 				conn, err := Listen(ctx, Config{Address: address, Mark: mark})
 				if err != nil {
 					return err
@@ -70,6 +72,9 @@ func TestWithoutRights(t *testing.T) {
 			conn, err := Listen(ctx, c.cfg)
 			if !errors.Is(err, c.want) || c.want == nil && err != nil {
 				t.Errorf("%s: got %v, want %v", c.name, err, c.want)
+			}
+			if err != nil && strings.Count(err.Error(), "listen") != 1 { // wrapped once, in our words
+				t.Errorf("%s: %v", c.name, err)
 			}
 			if err == nil {
 				if err := conn.Close(); err != nil {

@@ -37,6 +37,13 @@ func Clean(dir string, log *slog.Logger) (cleaned Cleaned, err error) {
 	for _, l := range report.Left {
 		cleaned.Kept = append(cleaned.Kept, l.String())
 	}
+	if n := len(report.Elsewhere); n > 0 {
+		cleaned.Kept = append(cleaned.Kept, fmt.Sprintf(
+			"%d changes were made in another network namespace: if it still exists, run `aetherd down` inside it", n))
+	}
+	if report.Damaged > 0 {
+		cleaned.Kept = append(cleaned.Kept, fmt.Sprintf("%d records of changes could not be read and are lost", report.Damaged))
+	}
 	cleaned.Undone = report.Undone
 	// We hold the state, so nobody listens on the socket.
 	if removeErr := os.Remove(api.SocketPath(dir)); !errors.Is(removeErr, os.ErrNotExist) {

@@ -57,8 +57,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if n.plan, err = st.decide(invite); err != nil {
 		return err
 	}
-	if problems := o.Config.CheckRole(n.plan.role); len(problems) > 0 {
-		return errors.New(problems[0].String())
+	if err := config.AsError(o.Config.CheckRole(n.plan.role)); err != nil {
+		return err
 	}
 	if n.host, err = openHost(dir, st.store, o.Log); err != nil {
 		return err
@@ -83,6 +83,13 @@ func (n *node) openNIC() error {
 	n.nic, n.engine = nic, dataplane.New(dataplane.Config{NIC: nic})
 	n.host.device, n.host.mtu = nic.Name(), mtu
 	return nil
+}
+
+// closeNIC removes the NIC when the daemon ends before, or after, the parts that use it.
+func (n *node) closeNIC() {
+	if err := n.nic.Close(); err != nil && !errors.Is(err, tun.ErrClosed) {
+		n.opts.Log.Debug("close device", "error", err)
+	}
 }
 
 // deviceName is the name asked for, or one that lets the system number the devices.

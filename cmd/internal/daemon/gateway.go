@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,35 +19,38 @@ import (
 // gatewayNode is a daemon in the gateway's role.
 type gatewayNode struct {
 	*node
-	authority *admit.Authority
-	gateway   *control.Gateway
-	sockets   []*socket
-	reach     *reachability
-	created   bool
+	authority    *admit.Authority
+	gateway      *control.Gateway
+	sockets      []*socket
+	certificates *certificates
+	reach        *reachability
+	created      bool
 }
 
 func (n *node) runGateway(ctx context.Context) error {
 	g := &gatewayNode{node: n}
+	// A port that is taken must not leave a network behind that nobody asked for twice.
+	defer g.closeSockets()
+	if err := g.openSockets(ctx); err != nil {
+		return err
+	}
 	if err := g.openAuthority(); err != nil {
 		return err
 	}
-	if err := g.checkNetwork(); err != nil {
-		return err
-	}
-	defer g.closeSockets()
-	if err := g.openSockets(ctx); err != nil {
+	if err := refuseConnected(g.authority.Network().Prefixes); err != nil {
 		return err
 	}
 	if err := n.openNIC(); err != nil {
 		return err
 	}
+	defer n.closeNIC()
 	g.reach = newReachability(n.opts.Config.Gateway, n.host.device)
 	if err := g.openGateway(); err != nil {
-		return errors.Join(err, n.nic.Close())
+		return err
 	}
 	server, err := g.gateway.Server()
 	if err != nil {
-		return errors.Join(err, n.nic.Close())
+		return err
 	}
 	parts := []func(context.Context) error{
 		g.gateway.Run,
@@ -70,6 +72,12 @@ func (g *gatewayNode) openGateway() error {
 		Authority: g.authority, Dataplane: g.engine, Host: g.host, Grant: g.opts.Config.Routes.Advertise,
 		Addresses: addresses, Observe: g.observe, Now: now,
 	})
+	if err != nil {
+		return err
+	}
+	g.certificates = &certificates{authority: g.authority, key: g.state.key, addresses: g.gateway.Addresses}
+	// One that cannot be made or kept must be known before anybody is told that we listen.
+	_, err = g.certificates.get(nil)
 	return err
 }
 
@@ -81,6 +89,9 @@ func (g *gatewayNode) openAuthority() error {
 		avoid, err := route.KnownPrefixes()
 		if err != nil {
 			return fmt.Errorf("look for prefixes in use: %w", err)
+		}
+		if err := refuseConnected(asked); err != nil {
+			return err
 		}
 		g.created = true
 		g.authority, err = admit.CreateNetwork(g.state.store, cfg, admit.NetworkParams{
@@ -115,9 +126,9 @@ func containsPrefix(have []netip.Prefix, p netip.Prefix) bool {
 	return false
 }
 
-// checkNetwork refuses a network whose prefix another interface has, before anything on the host changes.
-func (g *gatewayNode) checkNetwork() error {
-	conflicts, err := route.Connected(g.authority.Network().Prefixes, "")
+// refuseConnected refuses prefixes that another interface has, before anything on the host changes.
+func refuseConnected(prefixes []netip.Prefix) error {
+	conflicts, err := route.Connected(prefixes, "")
 	if err != nil {
 		return fmt.Errorf("look for connected networks: %w", err)
 	}
@@ -148,12 +159,12 @@ func (g *gatewayNode) closeSockets() {
 
 // serveSocket takes sessions on one socket until ctx ends.
 func (g *gatewayNode) serveSocket(ctx context.Context, s *socket, server *http3.Server) error {
-	chain, err := g.authority.GatewayChain(nil)
+	certificate, err := g.certificates.get(nil)
 	if err != nil {
-		return fmt.Errorf("gateway certificate: %w", err)
+		return err
 	}
-	certificate := tls.Certificate{Certificate: chain, PrivateKey: g.state.key.Signer()}
-	tlsConfig := control.GatewayTLS(certificate, policy(g.opts.Config.TLS))
+	tlsConfig := control.GatewayTLS(*certificate, policy(g.opts.Config.TLS))
+	tlsConfig.Certificates, tlsConfig.GetCertificate = nil, g.certificates.get
 	listener, err := s.transport.ListenEarly(tlsConfig, s.sizes.QUICConfig())
 	if err != nil {
 		return fmt.Errorf("listen for QUIC: %w", err)
@@ -167,35 +178,27 @@ func (g *gatewayNode) serveSocket(ctx context.Context, s *socket, server *http3.
 	return fmt.Errorf("serve %v: %w", s.udp.LocalAddr(), err)
 }
 
-// announce tells the user that the gateway is up.
+// announce tells the user that the gateway is up, and how to join a network that has just been made.
 func (g *gatewayNode) announce(ctx context.Context) error {
 	select {
 	case <-g.gateway.Ready():
 	case <-ctx.Done():
 		return nil
 	}
-	if notice := g.reach.notice(g.gateway.Addresses()); notice != "" {
+	g.reach.settle(ctx)
+	addresses := g.gateway.Addresses()
+	if notice := g.reach.notice(addresses); notice != "" {
 		g.observe(control.Event{Kind: control.EventNotice, Text: notice})
 	}
-	if g.opts.Up != nil {
-		up := Up{Status: g.Status(), Created: g.created}
-		if g.alone() {
-			invite, err := g.Invite(ctx, api.InviteRequest{})
-			if err != nil {
-				return fmt.Errorf("first invite: %w", err)
-			}
-			up.Invite = &invite
+	up := Up{Status: g.Status(), Created: g.created}
+	if g.created && len(addresses) > 0 {
+		invite, err := g.Invite(ctx, api.InviteRequest{})
+		if err != nil {
+			return fmt.Errorf("first invite: %w", err)
 		}
-		g.opts.Up(up)
+		up.Invite = &invite
 	}
-	if g.opts.Ready != nil {
-		g.opts.Ready()
-	}
+	g.opts.up(up)
+	g.opts.ready()
 	return nil
-}
-
-// alone reports whether the network has no node but the gateway.
-func (g *gatewayNode) alone() bool {
-	nodes, err := g.gateway.Nodes()
-	return err == nil && len(nodes) == 1
 }

@@ -58,7 +58,8 @@ func (g *gatewayNode) Status() api.Status {
 	status := g.gateway.Status()
 	s := g.baseStatus()
 	s.Role, s.State, s.Name, s.Network = "gateway", "listening", status.Self.Name, status.Network.Name
-	s.Prefixes, s.Addresses, s.Granted, s.Notices = status.Network.Prefixes, status.Self.Addresses, status.Granted, status.Notices
+	s.Prefixes, s.Addresses = status.Network.Prefixes, status.Self.Addresses
+	s.Granted, s.Notices = status.Granted, status.Notices
 	s.Routes = status.Routes
 	s.Advertise = g.gateway.Addresses()
 	if notice := g.reach.notice(s.Advertise); notice != "" {
@@ -77,7 +78,7 @@ func (g *gatewayNode) Status() api.Status {
 			continue
 		}
 		p := peer(n.Name, n.ID.String(), n.Link, stats[dataplane.PeerID(n.ID)])
-		if n.Classical {
+		if n.ByToken {
 			p.Authentication = "classical authentication"
 		}
 		for _, a := range n.Addresses {
@@ -101,7 +102,8 @@ func (g *gatewayNode) Invite(_ context.Context, r api.InviteRequest) (api.Invite
 	}
 	addresses := g.gateway.Addresses()
 	if len(addresses) == 0 {
-		return api.Invite{}, errors.New("this gateway has no address that others could reach: connect it to a network, or start it with --advertise HOST:PORT")
+		return api.Invite{}, errors.New("this gateway has no address that others could reach: " +
+			"connect it to a network, or start it with --advertise HOST:PORT")
 	}
 	secret, record, err := g.authority.Invite(o)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/aethertunnel/aethertunnel/control"
 	"github.com/aethertunnel/aethertunnel/control/store"
@@ -116,9 +117,13 @@ func (h *host) Apply(_ context.Context, p control.HostPlan) ([]string, error) {
 		return nil, err
 	}
 	plan := route.Plan{
-		Device: h.device, MTU: h.mtu, Addresses: p.Addresses, Routes: routes, Guards: p.Guards, Selectors: h.selectors,
+		Device: h.device, MTU: h.mtu, Addresses: p.Addresses, Routes: routes, Guards: p.Tunnel, Selectors: h.selectors,
 	}
 	routeNotices, err := h.routes.Set(plan)
+	if errors.Is(err, syscall.EROFS) {
+		return nil, fmt.Errorf("%w: /proc/sys is read-only here; start the container with "+
+			"--sysctl net.ipv4.conf.all.src_valid_mark=1, or with /proc/sys writable", err)
+	}
 	if err != nil {
 		return nil, err
 	}

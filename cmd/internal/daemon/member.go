@@ -2,16 +2,15 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/aethertunnel/aethertunnel/control"
 	"github.com/aethertunnel/aethertunnel/control/store"
+	"github.com/aethertunnel/aethertunnel/dataplane"
 	"github.com/aethertunnel/aethertunnel/platform/netmon"
 )
 
@@ -39,12 +38,14 @@ func (n *node) runMember(ctx context.Context) error {
 	if err := n.openNIC(); err != nil {
 		return err
 	}
+	defer n.closeNIC()
+	resolver := markedResolver(n.host.selectors.Mark)
 	changes := make(chan struct{}, 1)
 	connected := make(chan struct{})
 	var once sync.Once
 	m.member = control.NewMember(control.MemberConfig{
 		Key: n.state.key, Membership: *n.state.membership, Save: n.state.saveMembership,
-		KeyExchange: policy(n.opts.Config.TLS), Transport: socket.transport, Resolver: net.DefaultResolver,
+		KeyExchange: policy(n.opts.Config.TLS), Transport: socket.transport, Resolver: resolver,
 		Dataplane: n.engine, Host: n.host, Offer: n.opts.Config.Routes.Advertise, Changes: changes,
 		Observe: func(e control.Event) {
 			n.observe(e)
@@ -52,7 +53,7 @@ func (n *node) runMember(ctx context.Context) error {
 				once.Do(func() { close(connected) })
 			}
 		},
-		Seed: rand.Uint64(), //nolint:gosec // jitter of retries, not a secret
+		Seed: rand.Uint64(), // jitter of retries, not a secret
 		Now:  now,
 	})
 	return n.serve(ctx, m,
@@ -70,7 +71,8 @@ func (m *memberNode) join(ctx context.Context, s *socket) error {
 	m.observe(control.Event{Kind: control.EventDialing, Text: fmt.Sprint(m.plan.invite.Addresses)})
 	membership, err := control.Join(ctx, control.JoinConfig{
 		Key: m.state.key, Invite: *m.plan.invite, Name: m.name(), Offer: m.opts.Config.Routes.Advertise,
-		KeyExchange: policy(m.opts.Config.TLS), Transport: s.transport, Resolver: net.DefaultResolver, Now: now,
+		KeyExchange: policy(m.opts.Config.TLS), Transport: s.transport,
+		Resolver: markedResolver(m.host.selectors.Mark), Now: now,
 	})
 	if err != nil {
 		return err
@@ -111,23 +113,31 @@ func (m *memberNode) announce(ctx context.Context, connected <-chan struct{}) er
 	case <-ctx.Done():
 		return nil
 	}
-	if m.opts.Up != nil {
-		m.opts.Up(Up{Status: m.Status(), Joined: m.joined})
-	}
-	rtt, err := firstEcho(ctx, gatewayAddresses(m.member.Status().Membership))
-	switch {
-	case ctx.Err() != nil:
-		return nil
-	case err != nil:
-		// A host may be told not to answer pings; the session itself is up.
-		m.observe(control.Event{Kind: control.EventNotice, Text: "the gateway does not answer ping on its tunnel address", Err: err})
-	default:
-		m.observe(control.Event{Kind: control.EventReady, Text: "packets pass", RTT: rtt})
-	}
-	if m.opts.Ready != nil {
-		m.opts.Ready()
+	m.opts.up(Up{Status: m.Status(), Joined: m.joined})
+	told := false
+	for ctx.Err() == nil {
+		rtt, err := firstEcho(ctx, gatewayAddresses(m.member.Status().Membership))
+		switch {
+		case err == nil:
+			m.observe(control.Event{Kind: control.EventReady, Text: "packets pass", RTT: rtt})
+			m.opts.ready()
+			return nil
+		case m.received() > 0:
+			// A host may be told not to answer pings; something else has come through the tunnel.
+			m.observe(control.Event{Kind: control.EventReady, Text: "packets pass, but the gateway does not answer ping"})
+			m.opts.ready()
+			return nil
+		case !told && ctx.Err() == nil:
+			told = true
+			m.observe(control.Event{Kind: control.EventNotice, Text: "nothing comes through the tunnel yet", Err: err})
+		}
 	}
 	return nil
+}
+
+// received counts the packets that came through the tunnel.
+func (m *memberNode) received() uint64 {
+	return m.engine.Stats().Peers[dataplane.PeerID(m.state.membership.Gateway)].ReceivedPackets
 }
 
 // gatewayAddresses are the gateway's tunnel addresses: the first of each prefix of the network.
@@ -165,5 +175,5 @@ func firstEcho(ctx context.Context, targets []netip.Addr) (time.Duration, error)
 		}
 		failures = append(failures, a.err)
 	}
-	return 0, errors.Join(failures...)
+	return 0, lineError(failures)
 }

@@ -24,6 +24,9 @@ func (m *memberNode) Status() api.Status {
 	if status.Link != nil && !status.Silent {
 		s.State = "connected"
 	}
+	if status.Unreachable != "" {
+		s.Notices = append(s.Notices, "the gateway cannot be reached: "+status.Unreachable)
+	}
 	id := status.Membership.Gateway
 	name := status.GatewayName
 	if name == "" {

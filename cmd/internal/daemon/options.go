@@ -17,7 +17,7 @@ type Options struct {
 	Log     *slog.Logger
 	// Observe gets every event, for status lines. It must not block.
 	Observe func(control.Event)
-	// Up is called once, when the network device and the sockets are there: before a member has a session.
+	// Up is called once, when a gateway listens or a member has its first session.
 	Up func(Up)
 	// Ready is called once, when a gateway listens or packets pass through a member's tunnel.
 	Ready func()
@@ -28,7 +28,19 @@ type Up struct {
 	Status  api.Status
 	Created bool        // this start made a new network
 	Joined  bool        // this start redeemed an invite
-	Invite  *api.Invite // a fresh invite, on a gateway that has no other node yet
+	Invite  *api.Invite // the first invite of a network that was made by this start
+}
+
+func (o Options) up(u Up) {
+	if o.Up != nil {
+		o.Up(u)
+	}
+}
+
+func (o Options) ready() {
+	if o.Ready != nil {
+		o.Ready()
+	}
 }
 
 // ErrAlreadyRunning means that another daemon uses the state directory.

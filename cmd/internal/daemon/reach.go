@@ -2,13 +2,12 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/aethertunnel/aethertunnel/control"
 	"github.com/aethertunnel/aethertunnel/control/config"
@@ -24,13 +23,31 @@ type reachability struct {
 	cfg    config.Gateway
 	device string // our own NIC, whose addresses are of no use for this
 
-	mu     sync.Mutex
+	first     chan struct{} // closed when the router has answered, or need not be asked
+	firstOnce sync.Once
+
+	mu     sync.Mutex     // guards the rest
 	mapped netip.AddrPort // what the router forwards to us; not valid when nothing
 	reason error          // why it does not
 }
 
+// routerLimit is how long the first invite waits for the router's answer.
+const routerLimit = 4 * time.Second
+
 func newReachability(cfg config.Gateway, device string) *reachability {
-	return &reachability{cfg: cfg, device: device}
+	return &reachability{cfg: cfg, device: device, first: make(chan struct{})}
+}
+
+// answered says that there is nothing more to wait for.
+func (r *reachability) answered() { r.firstOnce.Do(func() { close(r.first) }) }
+
+// settle waits until the router has had the time to answer.
+func (r *reachability) settle(ctx context.Context) {
+	select {
+	case <-r.first:
+	case <-time.After(routerLimit):
+	case <-ctx.Done():
+	}
 }
 
 // addresses lists HOST:PORT for invites: what the operator says, or else every usable address of the host that we listen
@@ -94,7 +111,8 @@ func (r *reachability) notice(addresses []string) string {
 	return line
 }
 
-// keepReachable keeps the router's port mapping and the list of addresses up to date until ctx ends.
+// keepReachable keeps the router's port mapping and the list of addresses up to date until ctx ends, and lets the gateway
+// look at the host again when its network has changed.
 func (g *gatewayNode) keepReachable(ctx context.Context) error {
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -105,15 +123,17 @@ func (g *gatewayNode) keepReachable(ctx context.Context) error {
 		default:
 		}
 	}
-	if g.opts.Config.Gateway.PortMapping == config.PortMappingAuto && len(g.opts.Config.Gateway.Advertise) == 0 {
-		parts.Go(func() { g.mapPort(ctx, signal) })
-	}
+	mapping := portMapper{g: g, changed: signal}
+	defer mapping.stop()
+	mapping.follow(ctx)
 	monitor := netmon.New(netmon.Config{Ignore: []string{g.host.device}})
 	monitorDone := make(chan error, 1)
-	parts.Go(func() { monitorDone <- monitor.Run(ctx) })
+	parts.Go(func() { monitorDone <- guard("network monitor", func() error { return monitor.Run(ctx) }) })
 	for {
 		select {
 		case <-monitor.Changes():
+			mapping.follow(ctx)
+			g.gateway.Refresh()
 		case <-changed:
 		case err := <-monitorDone:
 			if ctx.Err() != nil {
@@ -130,42 +150,100 @@ func (g *gatewayNode) keepReachable(ctx context.Context) error {
 			g.gateway.SetAddresses(addresses)
 			g.observe(control.Event{Kind: control.EventAddress, Text: fmt.Sprint(addresses)})
 		}
+		g.reach.settled()
 	}
 }
 
-// mapPort asks the router for our port until ctx ends.
-func (g *gatewayNode) mapPort(ctx context.Context, changed func()) {
+// portMapper asks the host's present router for our port, and another one when the host moves.
+type portMapper struct {
+	g       *gatewayNode
+	changed func()
+
+	router, local netip.Addr
+	cancel        context.CancelFunc
+	done          chan struct{}
+}
+
+// follow starts asking the present router, unless it is being asked already.
+func (m *portMapper) follow(ctx context.Context) {
+	cfg := m.g.opts.Config.Gateway
+	if cfg.PortMapping != config.PortMappingAuto || len(cfg.Advertise) > 0 {
+		m.g.reach.answered()
+		return
+	}
 	router, local, ok, err := route.DefaultRouter()
-	if err != nil || !ok {
-		g.opts.Log.Debug("no router to ask for a port", "error", err)
-		return
-	}
-	if kind, usable := route.KindOf(local); !usable || kind == route.Global {
-		return // our own address is public: there is nothing to forward
-	}
-	nonce, err := g.state.mappingNonce()
 	if err != nil {
-		g.opts.Log.Warn("port mapping", "error", err)
+		m.g.opts.Log.Warn("port mapping", "error", err)
+	}
+	if kind, usable := route.KindOf(local); !ok || !usable || kind == route.Global {
+		router, local = netip.Addr{}, netip.Addr{} // nobody to ask, or our own address is public
+		m.g.reach.answered()
+	}
+	if router == m.router && local == m.local {
 		return
 	}
-	client, err := portmap.New(portmap.Config{
-		Nonce: nonce, Gateway: router, LocalAddr: local, InternalPort: g.opts.Config.Gateway.Listen[0].Port, Logger: g.opts.Log,
-		Control: func(_, _ string, raw syscall.RawConn) error { return udp.SetMark(raw, g.host.selectors.Mark) },
-		OnEvent: func(e portmap.Event) {
-			g.reach.mu.Lock()
-			g.reach.mapped, g.reach.reason = netip.AddrPort{}, e.Err
-			if e.Usable() {
-				g.reach.mapped = e.Mapping.External
-			}
-			g.reach.mu.Unlock()
-			changed()
-		},
+	m.stop()
+	m.router, m.local = router, local
+	if router.IsValid() {
+		ctx, m.cancel = context.WithCancel(ctx)
+		m.done = make(chan struct{})
+		go m.run(ctx, m.done)
+	}
+}
+
+// stop ends the mapping and waits until the router has been told.
+func (m *portMapper) stop() {
+	if m.cancel != nil {
+		m.cancel()
+		<-m.done
+		m.cancel = nil
+	}
+}
+
+// run keeps the mapping until ctx ends.
+func (m *portMapper) run(ctx context.Context, done chan<- struct{}) {
+	defer close(done)
+	g := m.g
+	err := guard("port mapping", func() error {
+		nonce, err := g.state.mappingNonce()
+		if err != nil {
+			return err
+		}
+		client, err := portmap.New(portmap.Config{
+			Nonce: nonce, Gateway: m.router, LocalAddr: m.local, InternalPort: g.opts.Config.Gateway.Listen[0].Port,
+			Logger:  g.opts.Log,
+			Control: func(_, _ string, raw syscall.RawConn) error { return udp.SetMark(raw, g.host.selectors.Mark) },
+			OnEvent: func(e portmap.Event) {
+				g.reach.set(e)
+				m.changed()
+			},
+		})
+		if err != nil {
+			return err
+		}
+		return client.Run(ctx)
 	})
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		g.opts.Log.Warn("port mapping", "error", err)
-		return
 	}
-	if err := client.Run(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed) {
-		g.opts.Log.Warn("port mapping ended", "error", err)
+}
+
+// set keeps what the router has said.
+func (r *reachability) set(e portmap.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mapped, r.reason = netip.AddrPort{}, e.Err
+	if e.Usable() {
+		r.mapped = e.Mapping.External
+	}
+}
+
+// settled ends the wait for the router once it has said something and the addresses are up to date.
+func (r *reachability) settled() {
+	r.mu.Lock()
+	heard := r.mapped.IsValid() || r.reason != nil
+	r.mu.Unlock()
+	if heard {
+		r.answered()
 	}
 }

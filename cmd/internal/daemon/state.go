@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -99,15 +100,28 @@ func (s *state) decide(invite *token.Invite) (plan, error) {
 	}
 	switch {
 	case s.network != nil:
-		return plan{}, fmt.Errorf("state %s is a gateway's, which cannot join another network: use --state DIR with a fresh directory",
-			s.dir)
+		return plan{}, fmt.Errorf("state %s is a gateway's, which cannot join another network: "+
+			"use --state DIR with a fresh directory", s.dir)
 	case s.membership != nil && s.membership.Gateway == invite.Gateway:
-		return plan{role: config.RoleMember}, nil
+		return plan{role: config.RoleMember}, s.learnAddresses(invite.Addresses)
 	case s.membership != nil:
-		return plan{}, fmt.Errorf("state %s belongs to network %q already: use --state DIR with a fresh directory to join another",
-			s.dir, s.membership.NetworkName)
+		return plan{}, fmt.Errorf("state %s belongs to network %q already: "+
+			"use --state DIR with a fresh directory to join another", s.dir, s.membership.NetworkName)
 	}
 	return plan{role: config.RoleMember, invite: invite}, nil
+}
+
+// learnAddresses keeps the addresses of an invite from the gateway that we know, newest first: it may have moved.
+func (s *state) learnAddresses(addresses []string) error {
+	updated := *s.membership
+	updated.GatewayAddresses = slices.Clone(addresses)
+	for _, a := range s.membership.GatewayAddresses {
+		if !slices.Contains(updated.GatewayAddresses, a) && len(updated.GatewayAddresses) < token.MaxAddresses {
+			updated.GatewayAddresses = append(updated.GatewayAddresses, a)
+		}
+	}
+	s.membership = &updated
+	return s.saveMembership(updated)
 }
 
 // resetKey derives the key of stateless resets (RFC 9000 section 10.3) from the node's own, so that it survives restarts and

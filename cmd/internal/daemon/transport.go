@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/time/rate"
 
 	"github.com/aethertunnel/aethertunnel/control/config"
 	"github.com/aethertunnel/aethertunnel/control/masque"
@@ -22,7 +24,19 @@ type socket struct {
 	udp       *net.UDPConn
 	transport *quic.Transport
 	sizes     *masque.InitialSizes
+
+	connections atomic.Int64 // taken in, handshakes included
 }
+
+// Bounds on what strangers can make us hold.
+const (
+	// unverifiedPerSecond and unverifiedBurst are the handshakes taken from addresses that have proven nothing.
+	unverifiedPerSecond, unverifiedBurst = 200, 400
+	// maxConnections is how many QUIC connections one socket holds.
+	maxConnections = 20_000
+)
+
+var errTooManyConnections = errors.New("too many connections")
 
 // listen opens a UDP socket with our firewall mark. Its packets are routed past the tunnel.
 func (n *node) listen(ctx context.Context, address netip.AddrPort) (*socket, error) {
@@ -35,15 +49,31 @@ func (n *node) listen(ctx context.Context, address netip.AddrPort) (*socket, err
 		return nil, errors.Join(err, conn.Close())
 	}
 	s := &socket{udp: conn, sizes: masque.NewInitialSizes()}
+	handshakes := rate.NewLimiter(unverifiedPerSecond, unverifiedBurst)
 	s.transport = &quic.Transport{
-		Conn:               masque.NewObservedConn(conn, s.sizes),
+		Conn:               masque.NewSocket(conn, s.sizes),
 		ConnectionIDLength: connectionIDBytes,
 		StatelessResetKey:  reset,
+		// A flood of Initials is made to prove its addresses first (RFC 9000 section 8.1.2); a herd of members that
+		// comes back pays one round trip for it.
+		VerifySourceAddress: func(net.Addr) bool { return !handshakes.Allow() },
+		ConnContext:         s.limitConnections,
 	}
 	if local := conn.LocalAddr().(*net.UDPAddr).AddrPort(); local.Port() != 0 { //nolint:forcetypeassert // a UDP socket
 		n.host.ports = append(n.host.ports, local.Port())
 	}
 	return s, nil
+}
+
+// limitConnections refuses connections beyond what a process can hold. Those of strangers end after
+// masque.ConnectionGrace.
+func (s *socket) limitConnections(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
+	if s.connections.Add(1) > maxConnections {
+		s.connections.Add(-1)
+		return nil, errTooManyConnections
+	}
+	context.AfterFunc(ctx, func() { s.connections.Add(-1) })
+	return ctx, nil
 }
 
 func (s *socket) close() error { return errors.Join(s.transport.Close(), s.udp.Close()) }

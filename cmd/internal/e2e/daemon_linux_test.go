@@ -37,11 +37,15 @@ func (m *machine) up(state string, args ...string) *daemon {
 	m.t.Helper()
 	d := m.start(state, args...)
 	m.t.Cleanup(func() {
-		if d.running() {
-			d.signal(syscall.SIGTERM)
-			if code := d.wait(); code != 0 {
-				m.t.Errorf("%s ended with code %d after SIGTERM", d, code)
-			}
+		if !d.running() {
+			return
+		}
+		if m.t.Failed() {
+			d.logCounters()
+		}
+		d.signal(syscall.SIGTERM)
+		if code := d.wait(); code != 0 {
+			m.t.Errorf("%s ended with code %d after SIGTERM", d, code)
 		}
 	})
 	return d
@@ -78,6 +82,21 @@ func (m *machine) start(state string, args ...string) *daemon {
 		}
 	})
 	return d
+}
+
+// logCounters helps to find out where packets have gone.
+func (d *daemon) logCounters() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.t.Context()), time.Second)
+	defer cancel()
+	s, err := d.api.Status(ctx)
+	if err != nil {
+		d.t.Logf("%s: %v", d, err)
+		return
+	}
+	d.t.Logf("%s drops %v", d, s.Drops)
+	for _, p := range s.Peers {
+		d.t.Logf("%s and %s: %+v", d, p.Name, p)
+	}
 }
 
 // String names the daemon in messages.

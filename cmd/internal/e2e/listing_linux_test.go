@@ -110,6 +110,13 @@ func unsettled() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	locals, err := again(func() ([]netlink.Route, error) {
+		local := &netlink.Route{Table: unix.RT_TABLE_LOCAL}
+		return netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, err
+	}
 	var waiting []string
 	for _, l := range all {
 		a := l.Attrs()
@@ -120,8 +127,11 @@ func unsettled() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		tentative := slices.ContainsFunc(addresses, func(x netlink.Addr) bool { return x.Flags&unix.IFA_F_TENTATIVE != 0 })
-		if a.Flags&net.FlagRunning == 0 || tentative || len(addresses) == 0 {
+		late := slices.ContainsFunc(addresses, func(x netlink.Addr) bool {
+			return x.Flags&unix.IFA_F_TENTATIVE != 0 ||
+				!slices.ContainsFunc(locals, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(x.IP) })
+		})
+		if a.Flags&net.FlagRunning == 0 || late || len(addresses) == 0 {
 			waiting = append(waiting, a.Name)
 		}
 	}

@@ -2,6 +2,7 @@ package tidy
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,16 +15,15 @@ var update = flag.Bool("update", false, "rewrite generated documents")
 
 // configuration is docs/configuration.md, made from the keys themselves.
 func configuration() string {
-	return `# Configuration
+	const text = `# Configuration
 
-Everything has a default; a file is never needed. ` + "`aetherd up`" + ` reads ` + "`" + config.DefaultPath() + "`" + ` if it is there, or
-the one named with ` + "`--config`" + `. A flag on the command line overrides the key. ` + "`aetherd config check FILE`" + ` says
+Everything has a default; a file is never needed. 'aetherd up' reads '%s' if it is there, or
+the one named with '--config'. A flag on the command line overrides the key. 'aetherd config check FILE' says
 everything that is wrong with a file, by line and key; a wrong file is refused as a whole, before anything is changed.
 
-` + config.Table() + `
-## An example with every key
-
-` + "```toml\n" + config.Example() + "```\n"
+`
+	introduction := strings.ReplaceAll(fmt.Sprintf(text, config.DefaultPath()), "'", "`")
+	return introduction + config.Table() + "\n## An example with every key\n\n```toml\n" + config.Example() + "```\n"
 }
 
 // TestConfigurationDocument keeps docs/configuration.md equal to the code; run with -update to rewrite it.

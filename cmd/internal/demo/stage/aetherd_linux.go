@@ -113,7 +113,7 @@ func (a *Aetherd) AwaitReady(ctx context.Context) error {
 	defer stop()
 	line, err := io.ReadAll(io.LimitReader(a.report, maxReportBytes))
 	switch {
-	case err == nil && string(line) == "ready":
+	case err == nil && strings.HasPrefix(string(line), "ready\n"):
 		return nil
 	case err == nil && len(line) > 0:
 		return fmt.Errorf("%s: %s", a.name, line)

@@ -66,17 +66,17 @@ func (i Impairments) Validate() error {
 		}
 	}
 	if i.Reorder > 0 && i.ReorderDelay == 0 {
-		errs = append(errs, errors.New("Reorder without ReorderDelay does nothing"))
+		errs = append(errs, errors.New("reordering without ReorderDelay does nothing"))
 	}
 	if i.BitsPerSecond < 0 || i.BitsPerSecond > maxBitsPerSecond {
 		errs = append(errs,
 			fmt.Errorf("BitsPerSecond is %d, want 0 to %d", i.BitsPerSecond, int64(maxBitsPerSecond)))
 	}
 	if i.QueueBytes < 0 || i.MTU < 0 {
-		errs = append(errs, errors.New("QueueBytes or MTU is negative"))
+		errs = append(errs, errors.New("negative QueueBytes or MTU"))
 	}
 	if !(i.LossBurst >= 0) || i.LossBurst > 1 && i.Loss > 0 && i.enterBad() > 1 {
-		errs = append(errs, fmt.Errorf("Loss %v cannot come in bursts of mean %v", i.Loss, i.LossBurst))
+		errs = append(errs, fmt.Errorf("loss of %v cannot come in bursts of mean %v", i.Loss, i.LossBurst))
 	}
 	return errors.Join(errs...)
 }

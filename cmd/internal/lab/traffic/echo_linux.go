@@ -201,7 +201,7 @@ func (x *exchange) openLoop(ctx context.Context) error {
 		pace := pacer{packets: int(x.sequence.packets), perSecond: x.PerSecond, send: func(int) (int, error) {
 			return 1, x.write(out, uint32(x.sent))
 		}}
-		_, err := pace.run(sending)
+		err := pace.run(sending)
 		if errors.Is(err, errPaceOver) {
 			err = nil
 		}

@@ -29,32 +29,27 @@ type pacer struct {
 	send func(packets int) (int, error)
 }
 
-// run sends all packets and returns how many it is rid of. It needs a thread for itself as long as it
+// run sends all packets. It needs a thread for itself as long as it
 // runs, since timers of package time are too coarse; it takes one.
-func (p pacer) run(ctx context.Context) (int, error) {
-	type outcome struct {
-		sent int
-		err  error
-	}
-	done := make(chan outcome, 1)
+func (p pacer) run(ctx context.Context) error {
+	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread's timer slack is ours
-		var o outcome
-		if o.err = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); o.err == nil {
-			o.sent, o.err = p.loop(ctx)
+		err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+		if err == nil {
+			err = p.loop(ctx)
 		}
-		done <- o
+		done <- err
 	}()
-	o := <-done
-	return o.sent, o.err
+	return <-done
 }
 
-func (p pacer) loop(ctx context.Context) (int, error) {
+func (p pacer) loop(ctx context.Context) error {
 	start := time.Now()
 	sent := 0
 	for sent < p.packets {
 		if ctx.Err() != nil {
-			return sent, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 		due := p.packets - sent
 		if p.perSecond > 0 {
@@ -67,17 +62,17 @@ func (p pacer) loop(ctx context.Context) (int, error) {
 		}
 		if due <= 0 {
 			if err := sleep(p.at(sent+p.quantum()-1) - time.Since(start)); err != nil {
-				return sent, err
+				return err
 			}
 			continue
 		}
 		n, err := p.send(min(due, sendBatch))
 		sent += n
 		if err != nil {
-			return sent, err
+			return err
 		}
 	}
-	return sent, nil
+	return nil
 }
 
 // at returns when a packet is due, from the start.

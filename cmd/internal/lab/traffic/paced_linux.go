@@ -152,7 +152,7 @@ func (p Paced) flood(
 		number += uint32(sent)
 		return sent, err
 	}}
-	_, err = pace.run(ctx)
+	err = pace.run(ctx)
 	result.Elapsed = time.Since(start)
 	if errors.Is(err, errPaceOver) {
 		err = nil
