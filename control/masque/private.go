@@ -12,7 +12,7 @@ const (
 	privateHeaderBytes        = 5
 
 	// PrivateVersion is the version of the private capsules sent and understood.
-	PrivateVersion = 1
+	PrivateVersion byte = 1
 
 	// MaxPrivateBytes is the longest payload of a private capsule.
 	MaxPrivateBytes = MaxCapsuleBytes - privateHeaderBytes

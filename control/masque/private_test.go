@@ -52,10 +52,10 @@ func TestPrivate(t *testing.T) {
 
 func TestEcho(t *testing.T) {
 	want := echo{reportEchoAnswer, 1<<63 | 5, 7}
-	if e, ok := parseEcho(want.append(nil)); !ok || e != want {
+	if e, ok := parseEcho(want.payload()); !ok || e != want {
 		t.Errorf("parsed %+v %t", e, ok)
 	}
-	tooLong := echo{reportEchoRequest, 1, MaxPingPadding + 1}.append(nil)
+	tooLong := echo{reportEchoRequest, 1, MaxPingPadding + 1}.payload()
 	for _, b := range [][]byte{nil, {1}, {1, 0, 0, 0, 0, 0, 0, 0}, tooLong, {3, 0, 0, 0, 0, 0, 0, 0, 0}} {
 		if _, ok := parseEcho(b); ok {
 			t.Errorf("%x is taken for an echo", b)
@@ -64,7 +64,7 @@ func TestEcho(t *testing.T) {
 }
 
 func FuzzParsePrivate(f *testing.F) {
-	body, err := AppendPrivate(nil, echo{reportEchoRequest, 7, 3}.append(nil))
+	body, err := AppendPrivate(nil, echo{reportEchoRequest, 7, 3}.payload())
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func FuzzParsePrivate(f *testing.F) {
 			return
 		}
 		if e, ok := parseEcho(payload); ok {
-			back := e.append(nil)
+			back := e.payload()
 			if len(back) != len(payload) || !bytes.Equal(back[:echoBytes], payload[:echoBytes]) {
 				t.Fatalf("echo %x changed", payload)
 			}

@@ -35,10 +35,12 @@ type echo struct {
 	paddingBytes int
 }
 
-// append appends the payload of the echo's report capsule. Padding is zeros.
-func (e echo) append(dst []byte) []byte {
-	dst = binary.BigEndian.AppendUint64(append(dst, byte(e.kind)), e.id)
-	return append(dst, make([]byte, e.paddingBytes)...)
+// payload returns the payload of the echo's report capsule. Padding is zeros.
+func (e echo) payload() []byte {
+	b := make([]byte, echoBytes+e.paddingBytes)
+	b[0] = byte(e.kind)
+	binary.BigEndian.PutUint64(b[1:], e.id)
+	return b
 }
 
 // parseEcho parses the payload of a report capsule. It returns false if the

@@ -145,7 +145,7 @@ func (s *Session) echo(payload []byte) {
 		s.counters.echoRequestsReceived.Add(1)
 		e.kind = reportEchoAnswer
 		// The only errors are a full queue, which is counted, and a session that ended.
-		_ = s.sendPrivate(CapsuleReport, e.append(nil))
+		_ = s.sendPrivate(CapsuleReport, e.payload())
 	default:
 		s.mu.Lock()
 		answered := s.echoes[e.id]

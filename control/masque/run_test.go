@@ -453,7 +453,7 @@ func TestEchoPadding(t *testing.T) {
 	r := runSession(t, c)
 	var stream []byte
 	for _, padding := range []int{MaxPingPadding + 1, MaxPingPadding, 0} {
-		body, err := AppendPrivate(nil, echo{reportEchoRequest, uint64(padding), padding}.append(nil))
+		body, err := AppendPrivate(nil, echo{reportEchoRequest, uint64(padding), padding}.payload())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -503,7 +503,7 @@ func TestEchoAnsweredTwice(t *testing.T) {
 	if !ok {
 		t.Fatalf("report %x", payload)
 	}
-	answer, err := AppendPrivate(nil, echo{kind: reportEchoAnswer, id: e.id}.append(nil))
+	answer, err := AppendPrivate(nil, echo{kind: reportEchoAnswer, id: e.id}.payload())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -535,7 +535,7 @@ func TestPingUnanswered(t *testing.T) {
 		if _, err := r.Ping(ctx, 0); !errors.Is(err, ErrBacklog) {
 			t.Errorf("one too many: %v", err)
 		}
-		answer, err := AppendPrivate(nil, echo{kind: reportEchoAnswer, id: 42}.append(nil))
+		answer, err := AppendPrivate(nil, echo{kind: reportEchoAnswer, id: 42}.payload())
 		if err != nil {
 			t.Fatal(err)
 		}

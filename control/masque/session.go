@@ -202,7 +202,7 @@ func (s *Session) Ping(ctx context.Context, paddingBytes int) (time.Duration, er
 
 	start := time.Now()
 	request := echo{reportEchoRequest, id, paddingBytes}
-	if err := s.sendPrivate(CapsuleReport, request.append(nil)); err != nil {
+	if err := s.sendPrivate(CapsuleReport, request.payload()); err != nil {
 		return 0, fmt.Errorf("ping: %w", err)
 	}
 	select {
