@@ -103,8 +103,8 @@ type JoinConfig struct {
 	Now         func() time.Time
 }
 
-// Join redeems an invite. It trusts whoever proves the gateway id in the invite, whatever address answers. Errors are one line for
-// the user and match those of admit.Redeem where the gateway gave a reason.
+// Join redeems an invite. It trusts whoever proves the gateway id in the invite, whatever address answers. Errors are
+// one line for the user and match those of admit.Redeem where the gateway gave a reason.
 func Join(ctx context.Context, c JoinConfig) (store.Membership, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()

@@ -93,7 +93,9 @@ func certificateError(err error) error {
 	}{
 		{admit.ErrWrongGateway, "another machine answers there: check the address, or ask for a new invite"},
 		{admit.ErrWrongNetwork, "another gateway answers there: check the address, or join it with a fresh --state"},
-		{admit.ErrExpired, ""}, {admit.ErrNotYetValid, ""}, {admit.ErrCertificate, ""}, // these say it themselves
+		{admit.ErrExpired, ""},
+		{admit.ErrNotYetValid, ""},
+		{admit.ErrCertificate, ""}, // these say it themselves
 	} {
 		if !errors.Is(err, final.is) {
 			continue

@@ -19,7 +19,7 @@ type attempt struct {
 }
 
 // runRace races attempts and returns the winner, when each started, how long it took, and what was discarded.
-func runRace(t *testing.T, ctx context.Context, attempts []attempt) (won string, err error, started map[string]time.Duration, took time.Duration, discarded []string) { //nolint:lll // a test's tuple
+func runRace(t *testing.T, ctx context.Context, attempts []attempt) (won string, started map[string]time.Duration, took time.Duration, discarded []string, err error) {
 	t.Helper()
 	begin := time.Now()
 	started = make(map[string]time.Duration)
@@ -39,12 +39,12 @@ func runRace(t *testing.T, ctx context.Context, attempts []attempt) (won string,
 			return "", ctx.Err()
 		}
 	}, func(name string) { discarded = append(discarded, name) })
-	return won, err, started, time.Since(begin), discarded
+	return won, started, time.Since(begin), discarded, err
 }
 
 func TestRaceStaggersAndTakesTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		won, err, started, took, _ := runRace(t, t.Context(), []attempt{
+		won, started, took, _, err := runRace(t, t.Context(), []attempt{
 			{name: "black hole", takes: time.Hour},
 			{name: "slow", takes: 2 * time.Second},
 			{name: "quick", takes: 100 * time.Millisecond},
@@ -64,7 +64,7 @@ func TestRaceStaggersAndTakesTheFirst(t *testing.T) {
 func TestRaceGoesOnAtOnceAfterAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := errors.New("refused")
-		won, err, started, _, _ := runRace(t, t.Context(), []attempt{
+		won, started, _, _, err := runRace(t, t.Context(), []attempt{
 			{name: "refuses", takes: 10 * time.Millisecond, err: refused},
 			{name: "good", takes: 10 * time.Millisecond},
 		})
@@ -77,7 +77,7 @@ func TestRaceGoesOnAtOnceAfterAFailure(t *testing.T) {
 func TestRaceJoinsAllFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two := errors.New("one"), errors.New("two")
-		_, err, _, _, _ := runRace(t, t.Context(), []attempt{{name: "a", err: one}, {name: "b", err: two}})
+		_, _, _, _, err := runRace(t, t.Context(), []attempt{{name: "a", err: one}, {name: "b", err: two}})
 		if !errors.Is(err, one) || !errors.Is(err, two) {
 			t.Errorf("got %v", err)
 		}
@@ -86,7 +86,7 @@ func TestRaceJoinsAllFailures(t *testing.T) {
 
 func TestRaceDiscardsLateSuccesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		won, err, _, _, discarded := runRace(t, t.Context(), []attempt{
+		won, _, _, discarded, err := runRace(t, t.Context(), []attempt{
 			{name: "late", takes: time.Second, deaf: true}, {name: "first", takes: time.Millisecond},
 		})
 		if err != nil || won != "first" || !slices.Equal(discarded, []string{"late"}) {
@@ -99,7 +99,7 @@ func TestRaceEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err, _, took, _ := runRace(t, ctx, []attempt{{name: "black hole", takes: time.Hour}})
+		_, _, took, _, err := runRace(t, ctx, []attempt{{name: "black hole", takes: time.Hour}})
 		if !errors.Is(err, context.DeadlineExceeded) || took != time.Second {
 			t.Errorf("got %v after %v", err, took)
 		}

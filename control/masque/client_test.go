@@ -86,12 +86,14 @@ func TestStatusErrorText(t *testing.T) {
 		{"text/html", "<html>", ""},
 		{"", "bytes", ""},
 	} {
-		err := &StatusError{StatusCode: 403, Header: http.Header{"Content-Type": {c.contentType}}, Body: []byte(c.body)}
+		header := http.Header{"Content-Type": {c.contentType}}
+		err := &StatusError{StatusCode: 403, Header: header, Body: []byte(c.body)}
 		if got := err.Error(); got != "connect-ip request refused: 403 Forbidden"+c.want {
 			t.Errorf("%q: %q", c.body, got)
 		}
 	}
-	if got := (&StatusError{StatusCode: 503}).Error(); got != "connect-ip request refused: 503 Service Unavailable" {
+	bare := &StatusError{StatusCode: 503}
+	if got := bare.Error(); got != "connect-ip request refused: 503 Service Unavailable" {
 		t.Error(got)
 	}
 }

@@ -275,7 +275,8 @@ func TestConnectionLossIsNotOrderly(t *testing.T) {
 		}
 		err = <-server.result
 		var app *quic.ApplicationError
-		if errors.Is(err, ErrPeerClosed) != c.orderly || !c.orderly && (!errors.As(err, &app) || app.ErrorCode != c.code) {
+		if errors.Is(err, ErrPeerClosed) != c.orderly ||
+			!c.orderly && (!errors.As(err, &app) || app.ErrorCode != c.code) {
 			t.Errorf("code %#x: server: %v", uint64(c.code), err)
 		}
 		if err := <-client.result; err == nil || errors.Is(err, ErrPeerClosed) {

@@ -8,11 +8,11 @@ import (
 // A private capsule's body begins with four bytes that tell it from another
 // project's use of the same number, and a version.
 const (
-	privateMagic       uint32 = 0x53a65594
-	privateHeaderBytes        = 5
+	privateMagic       = 0x53a65594
+	privateHeaderBytes = 5
 
 	// PrivateVersion is the version of the private capsules sent and understood.
-	PrivateVersion byte = 1
+	PrivateVersion = 1
 
 	// MaxPrivateBytes is the longest payload of a private capsule.
 	MaxPrivateBytes = MaxCapsuleBytes - privateHeaderBytes
@@ -40,7 +40,7 @@ func AppendPrivate(dst, payload []byte) ([]byte, error) {
 	if len(payload) > MaxPrivateBytes {
 		return nil, fmt.Errorf("private capsule of %d bytes: %w", len(payload), errExcessive)
 	}
-	magic := privateMagic
+	magic := uint32(privateMagic)
 	dst = append(dst, byte(magic>>24), byte(magic>>16), byte(magic>>8), byte(magic), PrivateVersion)
 	return append(dst, payload...), nil
 }

@@ -142,7 +142,8 @@ func (h *Handler[P]) authorize(r *http.Request) (principal P, no *refusal) {
 	case h.pending <- struct{}{}:
 		defer func() { <-h.pending }()
 	case <-r.Context().Done():
-		return principal, &refusal{status: http.StatusServiceUnavailable, err: errors.New("too many requests pending")}
+		err := errors.New("too many requests pending")
+		return principal, &refusal{status: http.StatusServiceUnavailable, err: err}
 	}
 	principal, status, err := h.config.Authorize(r)
 	if err == nil {
@@ -156,7 +157,9 @@ func (h *Handler[P]) authorize(r *http.Request) (principal P, no *refusal) {
 }
 
 // check looks at what an authorized client asks for, the cheap things first.
-func (h *Handler[P]) check(ctx context.Context, w http.ResponseWriter, r *http.Request) (status int, err error) {
+func (h *Handler[P]) check(
+	ctx context.Context, w http.ResponseWriter, r *http.Request,
+) (status int, err error) {
 	if len(h.authorities) > 0 && !h.authorities[canonicalAuthority(r.Host)] {
 		return http.StatusMisdirectedRequest, fmt.Errorf("authority %q is not ours", r.Host)
 	}

@@ -64,7 +64,8 @@ func (n *namespace) open(mtu int, a, b string) (err error) {
 	if n.lo, err = n.host.LinkByName("lo"); err != nil {
 		return fmt.Errorf("loopback: %w", err)
 	}
-	if err := errors.Join(n.host.LinkSetMTU(n.lo, mtu), n.host.LinkSetUp(n.lo), n.routes(n.host.AddrAdd)); err != nil {
+	err = errors.Join(n.host.LinkSetMTU(n.lo, mtu), n.host.LinkSetUp(n.lo), n.routes(n.host.AddrAdd))
+	if err != nil {
 		return fmt.Errorf("loopback: %w", err)
 	}
 	if n.a, err = bind(a); err != nil {

@@ -75,8 +75,10 @@ func TestPCPMapping(t *testing.T) {
 		t.Error("the mapping is left behind")
 	}
 	log := r.events()
-	want := []string{"PCP ANNOUNCE", "PCP MAP protocol 17 internal 443 external 443 lifetime 600",
-		"PCP MAP protocol 17 internal 443 external 0 lifetime 0"}
+	want := []string{
+		"PCP ANNOUNCE", "PCP MAP protocol 17 internal 443 external 443 lifetime 600",
+		"PCP MAP protocol 17 internal 443 external 0 lifetime 0",
+	}
 	log = slices.DeleteFunc(log, func(s string) bool { return !strings.HasPrefix(s, "PCP") })
 	if !slices.Equal(log, want) {
 		t.Errorf("router saw %q, want %q", log, want)

@@ -332,16 +332,26 @@ func TestPreference(t *testing.T) {
 		want     Protocol
 		within   time.Duration
 	}{
-		{"best answers first", &scripted{grant: grants}, &scripted{grant: grants, probing: after(time.Hour, nil)},
-			&scripted{grant: grants, probing: after(time.Hour, nil)}, PCP, 0},
-		{"best answers within the grace", &scripted{grant: grants, probing: after(500*time.Millisecond, nil)},
-			&scripted{grant: grants}, &scripted{grant: grants}, PCP, 500 * time.Millisecond},
-		{"best is too slow", &scripted{grant: grants, probing: after(time.Hour, nil)}, &scripted{grant: refuses},
-			&scripted{grant: grants, probing: after(time.Second, nil)}, UPnP, probeGrace + probeWindow + time.Second},
-		{"best is known to be silent", &scripted{probing: after(0, errNotSpoken)}, &scripted{grant: grants},
-			&scripted{grant: grants, probing: after(time.Hour, nil)}, NATPMP, 0},
-		{"panic", &scripted{probing: func(context.Context) error { panic("bad") }}, &scripted{grant: grants},
-			&scripted{grant: grants}, NATPMP, 0},
+		{
+			"best answers first", &scripted{grant: grants}, &scripted{grant: grants, probing: after(time.Hour, nil)},
+			&scripted{grant: grants, probing: after(time.Hour, nil)}, PCP, 0,
+		},
+		{
+			"best answers within the grace", &scripted{grant: grants, probing: after(500*time.Millisecond, nil)},
+			&scripted{grant: grants}, &scripted{grant: grants}, PCP, 500 * time.Millisecond,
+		},
+		{
+			"best is too slow", &scripted{grant: grants, probing: after(time.Hour, nil)}, &scripted{grant: refuses},
+			&scripted{grant: grants, probing: after(time.Second, nil)}, UPnP, probeGrace + probeWindow + time.Second,
+		},
+		{
+			"best is known to be silent", &scripted{probing: after(0, errNotSpoken)}, &scripted{grant: grants},
+			&scripted{grant: grants, probing: after(time.Hour, nil)}, NATPMP, 0,
+		},
+		{
+			"panic", &scripted{probing: func(context.Context) error { panic("bad") }}, &scripted{grant: grants},
+			&scripted{grant: grants}, NATPMP, 0,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

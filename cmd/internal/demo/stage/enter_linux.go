@@ -53,7 +53,7 @@ func Enter(ctx context.Context, verb string, out, errOut io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("find the mount namespace: %w", err)
 	}
-	c := exec.CommandContext(ctx, Self, os.Args[1:]...) //nolint:gosec // our own program and its own arguments
+	c := exec.CommandContext(ctx, Self, os.Args[1:]...)
 	c.Args[0] = os.Args[0]
 	c.Env = append(os.Environ(), marker+"="+outside)
 	c.Stdout, c.Stderr = out, errOut
