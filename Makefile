@@ -10,7 +10,7 @@ FUZZTIME ?= 10s
 # Systems other than the one we run on must compile, their tests included.
 CROSS := linux/arm64 windows/amd64 darwin/arm64
 
-.PHONY: build demo test race fuzz bench lint vuln check fmt cross generate clean help
+.PHONY: build demo test race soak fuzz bench lint vuln check fmt cross generate clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: ## all tests, end to end included (as root, or in a user namespace)
 
 race: ## all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -count=1 -shuffle=on -timeout 30m ./...
+
+soak: ## the long end-to-end forms: 200 cycles of up and kill -9, 30 s of blackout
+	AETHER_SOAK=200 $(GO) test -count=1 -timeout 60m -run 'KilledDaemons|ConnectionsSurvive' -v ./cmd/internal/e2e
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@set -e; $(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \

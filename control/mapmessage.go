@@ -19,8 +19,8 @@ const maxMapEntries = 256
 
 var errMapEntries = fmt.Errorf("map message with more than %d entries in a list", maxMapEntries)
 
-// mapMessage is the body of a map capsule: what a gateway and a member tell each other beyond RFC 9484. It is the whole state each
-// time. Unknown fields are ignored, so that newer gateways can say more.
+// mapMessage is the body of a map capsule: what a gateway and a member tell each other beyond RFC 9484. It is the whole
+// state each time. Unknown fields are ignored, so that newer gateways can say more.
 type mapMessage struct {
 	// Network is the network's name.
 	Network string `json:"network,omitempty"`

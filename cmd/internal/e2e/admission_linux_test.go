@@ -127,8 +127,10 @@ func TestARevokedNodeIsCutOff(t *testing.T) {
 	l := member.machine
 	l.reaches(gateway.address4())
 	begin := time.Now()
-	gateway.verb("nodes", "revoke", "laptop")
-	member.wait()
+	if err := gateway.api.Revoke(within(t, patience), "laptop"); err != nil {
+		t.Fatal(err)
+	}
+	gateway.await("disconnected laptop")
 	if took := time.Since(begin); took > time.Second {
 		t.Errorf("the member was cut off after %v", took)
 	} else {

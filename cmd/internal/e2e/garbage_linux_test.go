@@ -131,7 +131,7 @@ func garbage(rng *rand.Rand, captured [][]byte) []byte {
 	for i := range random {
 		random[i] = byte(rng.Uint32())
 	}
-	real := bytes.Clone(captured[rng.IntN(len(captured))])
+	genuine := bytes.Clone(captured[rng.IntN(len(captured))])
 	switch rng.IntN(7) {
 	case 0:
 		return random
@@ -148,12 +148,12 @@ func garbage(rng *rand.Rand, captured [][]byte) []byte {
 		random[0] = random[0]&0x3f | 0x40
 		return random
 	case 4: // replayed
-		return real
+		return genuine
 	case 5: // truncated
-		return real[:rng.IntN(len(real))+1]
+		return genuine[:rng.IntN(len(genuine))+1]
 	}
-	real[rng.IntN(len(real))] ^= 1 << rng.IntN(8)
-	return real
+	genuine[rng.IntN(len(genuine))] ^= 1 << rng.IntN(8)
+	return genuine
 }
 
 // What comes into the tunnel's device and is no packet, or none that may be sent on, is counted and goes nowhere.
