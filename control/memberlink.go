@@ -28,6 +28,8 @@ const (
 	idleProbe = 15 * time.Second
 	// answerLimit is how long an answer may take, and the pause between further questions.
 	answerLimit = 1500 * time.Millisecond
+	// manyLost is how many lost packets within quietLimit make a path doubtful, if they are most of what was sent.
+	manyLost = 5
 	// connectLimit bounds one attempt to get a session.
 	connectLimit = 8 * time.Second
 )
@@ -156,37 +158,53 @@ func (l *memberLink) nudge() {
 	}
 }
 
-// watch asks the gateway for signs of life when it sends nothing by itself, and tells the loop when it does not answer.
-// A question also moves the connection: its packet is the first from a new address.
+// watch asks the gateway for signs of life when it sends nothing by itself or most of what we send is lost, and tells the
+// loop when it does not answer. A question also moves the connection: its packet is the first from a new address.
 func (m *Member) watch(ctx context.Context, l *memberLink) error {
 	tick := time.NewTicker(watchPeriod)
 	defer tick.Stop()
-	heard, said := time.Now(), uint64(0)
-	var received uint64
+	v := vitals{heardAt: time.Now(), countedAt: time.Now()}
 	for {
-		ask := false
+		nudged := false
 		select {
 		case <-tick.C:
 		case <-l.nudges:
-			ask = true
+			nudged = true
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		stats := l.conn.ConnectionStats()
-		now := time.Now()
-		if stats.PacketsReceived != received {
-			heard, received, said = now, stats.PacketsReceived, stats.PacketsSent
-		}
-		quiet := now.Sub(heard)
-		ask = ask || quiet > idleProbe || quiet > quietLimit && stats.PacketsSent > said
-		if !ask {
+		if doubtful := v.doubtful(time.Now(), l.conn.ConnectionStats()); !doubtful && !nudged {
 			continue
 		}
 		if err := m.ask(ctx, l); err != nil {
 			return err
 		}
-		heard = time.Now()
+		v.heardAt = time.Now()
 	}
+}
+
+// vitals judges a connection by its counters.
+type vitals struct {
+	heardAt                  time.Time // when a packet came last
+	received, sentBefore     uint64    // packets received so far, and sent when the last one came
+	countedAt                time.Time // begin of the window in which losses are counted
+	sentAtStart, lostAtStart uint64
+}
+
+// doubtful reports whether the other end should be asked for a sign of life: it has been silent although we send, it has
+// been silent for long, or most of what we send is lost, as when a path has become too narrow for our packets.
+func (v *vitals) doubtful(now time.Time, s quic.ConnectionStats) bool {
+	if s.PacketsReceived != v.received {
+		v.heardAt, v.received, v.sentBefore = now, s.PacketsReceived, s.PacketsSent
+	}
+	quiet := now.Sub(v.heardAt)
+	doubt := quiet > idleProbe || quiet > quietLimit && s.PacketsSent > v.sentBefore
+	if now.Sub(v.countedAt) >= quietLimit {
+		sent, lost := s.PacketsSent-v.sentAtStart, s.PacketsLost-v.lostAtStart
+		doubt = doubt || lost >= manyLost && lost > sent/2
+		v.countedAt, v.sentAtStart, v.lostAtStart = now, s.PacketsSent, s.PacketsLost
+	}
+	return doubt
 }
 
 // ask pings until the gateway answers, telling the loop about the first failure and the recovery.
@@ -194,7 +212,11 @@ func (m *Member) ask(ctx context.Context, l *memberLink) error {
 	suspect := false
 	for {
 		wait, cancel := context.WithTimeout(ctx, answerLimit)
+		// Padding makes full-sized packets of question and answer: a path that carries only small ones counts as none.
 		_, err := l.session.Ping(wait, masque.MaxPingPadding)
+		if err != nil && !errors.Is(err, masque.ErrClosed) {
+			<-wait.Done() // a full queue answers at once
+		}
 		cancel()
 		switch {
 		case ctx.Err() != nil:
