@@ -1,0 +1,73 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aethertunnel/aethertunnel/control/config"
+	"github.com/aethertunnel/aethertunnel/control/portmap"
+)
+
+func TestReachNotice(t *testing.T) {
+	listen := []config.ListenAddr{{Port: 4433}}
+	for name, c := range map[string]struct {
+		cfg       config.Gateway
+		addresses []string
+		silent    bool
+	}{
+		"only private": {config.Gateway{Listen: listen}, []string{"192.168.1.2:4433", "[fd00::1]:4433"}, false},
+		"a public one": {config.Gateway{Listen: listen}, []string{"192.168.1.2:4433", "[2001:db8::1]:4433"}, true},
+		"advertised": {
+			config.Gateway{Listen: listen, Advertise: []config.HostPort{{Host: "vpn.example", Port: 443}}},
+			[]string{"vpn.example:443"}, true,
+		},
+	} {
+		r := newReachability(c.cfg, "aether0")
+		r.reason = errors.New("router says no")
+		got := r.notice(c.addresses)
+		if (got == "") != c.silent {
+			t.Errorf("%s: %q", name, got)
+		}
+		if !c.silent && (!strings.Contains(got, "forward UDP port 4433") || !strings.Contains(got, "router says no")) {
+			t.Errorf("%s does not teach: %q", name, got)
+		}
+	}
+}
+
+// The first invite waits for the router, and not longer than routerLimit.
+func TestReachSettles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReachability(config.Gateway{}, "")
+		begin := time.Now()
+		r.settle(t.Context())
+		if took := time.Since(begin); took != routerLimit {
+			t.Errorf("a router that says nothing: %v", took)
+		}
+		go func() {
+			time.Sleep(time.Second)
+			r.set(portmap.Event{Mapping: portmap.Mapping{External: netip.MustParseAddrPort("203.0.113.7:443")}})
+			r.settled()
+		}()
+		begin = time.Now()
+		r.settle(context.Background())
+		if took := time.Since(begin); took != time.Second || !r.mapped.IsValid() {
+			t.Errorf("a router that grants: %v, %v", took, r.mapped)
+		}
+	})
+}
+
+func TestContainsPrefix(t *testing.T) {
+	have := []netip.Prefix{netip.MustParsePrefix("10.77.0.0/24"), netip.MustParsePrefix("fd77::/64")}
+	for text, want := range map[string]bool{
+		"10.77.0.0/24": true, "fd77::/48": true, "fd77::/64": true, "10.78.0.0/24": false, "fd78::/48": false,
+	} {
+		if got := containsPrefix(have, netip.MustParsePrefix(text)); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
