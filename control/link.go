@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
 	"time"
@@ -61,13 +62,26 @@ type LinkStatus struct {
 	Remote         netip.AddrPort
 	Group          string // key exchange, for example X25519MLKEM768
 	Since          time.Time
-	RTT            time.Duration // smoothed, of the QUIC connection
-	MaxPacketBytes int           // longest inner packet that fits now
+	RTT            time.Duration     // smoothed, of the QUIC connection
+	MaxPacketBytes int               // longest inner packet that fits now
+	Ignored        map[string]uint64 // what the session did not understand or refused, by kind
 }
 
 func (l *link) status() *LinkStatus {
 	return &LinkStatus{
 		Remote: l.currentRemote(), Group: l.group, Since: l.since,
 		RTT: l.conn.ConnectionStats().SmoothedRTT, MaxPacketBytes: l.session.MaxPacketSize(),
+		Ignored: ignored(l.session.Stats()),
 	}
+}
+
+// ignored picks the counters of what a session was sent and did not take.
+func ignored(s masque.Stats) map[string]uint64 {
+	counts := map[string]uint64{
+		"datagrams_unknown": s.DatagramsUnknown, "datagrams_malformed": s.DatagramsMalformed,
+		"capsules_unknown": s.CapsulesUnknown, "capsules_foreign": s.CapsulesForeign,
+		"capsules_datagram": s.CapsulesDatagram, "addresses_malformed": s.AddressesMalformed,
+	}
+	maps.DeleteFunc(counts, func(_ string, n uint64) bool { return n == 0 })
+	return counts
 }

@@ -70,21 +70,23 @@ type HostSelectors struct {
 
 // Peer is a node this daemon has, or wants, a session with.
 type Peer struct {
-	Name            string     `json:"name"`
-	NodeID          string     `json:"node_id"`
-	Connected       bool       `json:"connected"`
-	Since           *time.Time `json:"since,omitempty"`
-	Remote          string     `json:"remote,omitempty"`       // address and port
-	KeyExchange     string     `json:"key_exchange,omitempty"` // negotiated TLS group
-	Authentication  string     `json:"authentication,omitempty"`
-	Path            string     `json:"path,omitempty"` // "session": QUIC datagrams
-	RTTMicros       int64      `json:"rtt_micros"`     // smoothed round trip of the QUIC connection
-	MaxPacketBytes  int        `json:"max_packet_bytes"`
-	Addresses       []string   `json:"addresses"`
-	ReceivedPackets uint64     `json:"received_packets"`
-	ReceivedBytes   uint64     `json:"received_bytes"`
-	SentPackets     uint64     `json:"sent_packets"`
-	SentBytes       uint64     `json:"sent_bytes"`
+	Name           string     `json:"name"`
+	NodeID         string     `json:"node_id"`
+	Connected      bool       `json:"connected"`
+	Since          *time.Time `json:"since,omitempty"`
+	Remote         string     `json:"remote,omitempty"`       // address and port
+	KeyExchange    string     `json:"key_exchange,omitempty"` // negotiated TLS group
+	Authentication string     `json:"authentication,omitempty"`
+	Path           string     `json:"path,omitempty"` // "session": QUIC datagrams
+	RTTMicros      int64      `json:"rtt_micros"`     // smoothed round trip of the QUIC connection
+	MaxPacketBytes int        `json:"max_packet_bytes"`
+	// Ignored counts what the session did not understand or refused, by kind; kinds that never came are left out.
+	Ignored         map[string]uint64 `json:"ignored,omitempty"`
+	Addresses       []string          `json:"addresses"`
+	ReceivedPackets uint64            `json:"received_packets"`
+	ReceivedBytes   uint64            `json:"received_bytes"`
+	SentPackets     uint64            `json:"sent_packets"`
+	SentBytes       uint64            `json:"sent_bytes"`
 }
 
 // InviteRequest asks a gateway for an invite. Zero values mean the defaults: one use, 24 hours.

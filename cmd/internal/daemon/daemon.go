@@ -32,6 +32,7 @@ type node struct {
 	nic     tun.Device
 	engine  *dataplane.Engine
 	started time.Time
+	drops   *udpDrops
 	stop    context.CancelFunc
 }
 
@@ -53,7 +54,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
-	n := &node{opts: o, state: st, started: now(), stop: stop}
+	n := &node{opts: o, state: st, started: now(), stop: stop, drops: newUDPDrops()}
 	if n.plan, err = st.decide(invite); err != nil {
 		return err
 	}

@@ -31,11 +31,13 @@ func (n *node) Down() { n.stop() }
 // baseStatus is what both roles have.
 func (n *node) baseStatus() api.Status {
 	s := n.host.selectors
+	drops := n.engine.Stats().Drops
+	n.drops.addTo(drops)
 	return api.Status{
 		Version: n.opts.Version, PID: os.Getpid(), Started: n.started, Name: n.name(), NodeID: n.state.key.ID().String(),
 		Device: api.Device{Name: n.nic.Name(), MTU: n.host.mtu, Offloads: n.nic.Offloads()},
 		Host:   api.HostSelectors{Table: s.Table, Mark: s.Mark, Priority: s.Priority},
-		Drops:  n.engine.Stats().Drops,
+		Drops:  drops,
 	}
 }
 
@@ -49,6 +51,7 @@ func peer(name, id string, l *control.LinkStatus, s dataplane.PeerStats) api.Pee
 	if l != nil {
 		p.Connected, p.Since, p.Remote, p.KeyExchange = true, &l.Since, l.Remote.String(), l.Group
 		p.Path, p.RTTMicros, p.MaxPacketBytes = "session", l.RTT.Microseconds(), l.MaxPacketBytes
+		p.Ignored = l.Ignored
 	}
 	return p
 }

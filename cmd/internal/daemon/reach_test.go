@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/quic-go/quic-go/qlog"
+
 	"github.com/aethertunnel/aethertunnel/control/config"
 	"github.com/aethertunnel/aethertunnel/control/portmap"
 )
@@ -24,7 +26,8 @@ func TestReachNotice(t *testing.T) {
 		"a public one": {config.Gateway{Listen: listen}, []string{"192.168.1.2:4433", "[2001:db8::1]:4433"}, true},
 		"advertised": {
 			config.Gateway{Listen: listen, Advertise: []config.HostPort{{Host: "vpn.example", Port: 443}}},
-			[]string{"vpn.example:443"}, true,
+			[]string{"vpn.example:443"},
+			true,
 		},
 	} {
 		r := newReachability(c.cfg, "aether0")
@@ -69,5 +72,17 @@ func TestContainsPrefix(t *testing.T) {
 		if got := containsPrefix(have, netip.MustParsePrefix(text)); got != want {
 			t.Errorf("%s: %v", text, got)
 		}
+	}
+}
+
+func TestUDPDropsAreCounted(t *testing.T) {
+	d := newUDPDrops()
+	d.RecordEvent(qlog.PacketDropped{Trigger: qlog.PacketDropHeaderParseError})
+	d.RecordEvent(qlog.PacketDropped{Trigger: qlog.PacketDropHeaderParseError})
+	d.RecordEvent(qlog.VersionNegotiationSent{})
+	got := map[string]uint64{"no_route": 1}
+	d.addTo(got)
+	if len(got) != 2 || got["udp_"+string(qlog.PacketDropHeaderParseError)] != 2 {
+		t.Errorf("got %v", got)
 	}
 }

@@ -58,6 +58,7 @@ func (n *node) listen(ctx context.Context, address netip.AddrPort) (*socket, err
 		// comes back pays one round trip for it.
 		VerifySourceAddress: func(net.Addr) bool { return !handshakes.Allow() },
 		ConnContext:         s.limitConnections,
+		Tracer:              n.drops,
 	}
 	if local := conn.LocalAddr().(*net.UDPAddr).AddrPort(); local.Port() != 0 { //nolint:forcetypeassert // a UDP socket
 		n.host.ports = append(n.host.ports, local.Port())

@@ -96,8 +96,8 @@ func nodes(gateway *daemon) []api.Node {
 	return list
 }
 
-// Another daemon answers at the gateway's address: an invitee is told so and gives up, a member is told so and waits for
-// the real one.
+// Another daemon answers at the gateway's address: an invitee is told so and gives up, a member is told so
+// and waits for the real one.
 func TestAnImpostorAtTheGatewaysAddress(t *testing.T) {
 	t.Parallel()
 	g, l := twoMachines(t)

@@ -161,8 +161,8 @@ func describe(frame []byte) string {
 		bytes.Contains(frame, []byte(marker)))
 }
 
-// onlyTheTunnel allows what a tunnel to a UDP port may show on its underlay: the port's own packets, the errors of a
-// host whose port is closed, and the address resolution of the link.
+// onlyTheTunnel allows what a tunnel to a UDP port may show on its underlay: the port's own packets, the
+// errors of a host whose port is closed, and the address resolution of the link.
 func onlyTheTunnel(port uint16) func(frame []byte) bool {
 	return func(frame []byte) bool {
 		d, ok := parseFrame(frame)

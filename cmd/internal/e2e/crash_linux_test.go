@@ -17,7 +17,8 @@ import (
 // defaultCycles is how often a daemon is killed in the short form.
 const defaultCycles = 10
 
-// A gateway and a member that are killed again and again come back each time, and the last down leaves nothing.
+// A gateway and a member that are killed again and again come back each time, and the last down leaves
+// nothing.
 func TestKilledDaemonsComeBackAndDownLeavesNothing(t *testing.T) {
 	t.Parallel()
 	cycles := soakCycles(t)
@@ -92,7 +93,8 @@ func TestForeignChangesAreLeftAndReported(t *testing.T) {
 	}
 	gateway.kill()
 
-	// An administrator has ideas about a parameter, adds a rule to the table and a route to the routing table.
+	// An administrator has ideas about a parameter, adds a rule to the table and a route to the routing
+	// table.
 	g.sysctl("net.ipv4.conf.all.src_valid_mark", "2")
 	table := addForeignRule(t, g)
 	foreign := &netlink.Route{
@@ -133,7 +135,8 @@ func TestForeignChangesAreLeftAndReported(t *testing.T) {
 	g.sysctl("net.ipv4.conf.all.src_valid_mark", "0")
 }
 
-// addForeignRule puts a rule of somebody else into a chain of the only table of a machine, and returns the table's name.
+// addForeignRule puts a rule of somebody else into a chain of the only table of a machine, and returns the
+// table's name.
 func addForeignRule(t *testing.T, m *machine) string {
 	t.Helper()
 	name := ""

@@ -31,8 +31,8 @@ type daemon struct {
 	code    int
 }
 
-// up starts a daemon whose state directory has the given name. When the test ends, it is stopped as a person would stop
-// it, and the test fails if it does not end well by that.
+// up starts a daemon whose state directory has the given name. When the test ends, it is stopped as a person
+// would stop it, and the test fails if it does not end well by that.
 func (m *machine) up(state string, args ...string) *daemon {
 	m.t.Helper()
 	d := m.start(state, args...)
@@ -148,7 +148,8 @@ func (d *daemon) stop() {
 	}
 }
 
-// refused waits until the daemon has ended and checks that it did so with a line that has all the given parts.
+// refused waits until the daemon has ended and checks that it did so with a line that has all the given
+// parts.
 func (d *daemon) refused(parts ...string) {
 	d.t.Helper()
 	code := d.wait()

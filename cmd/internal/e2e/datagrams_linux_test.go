@@ -34,7 +34,8 @@ func (m *machine) sendMarked(to ...netip.AddrPort) int {
 // deliverWait is how long a packet may be under way on a cable.
 const deliverWait = 500 * time.Millisecond
 
-// delivers sends marked UDP packets from an address of the machine to a port of another and returns how many arrive.
+// delivers sends marked UDP packets from an address of the machine to a port of another and returns how many
+// arrive.
 func (m *machine) delivers(other *machine, from, to netip.AddrPort) int {
 	m.t.Helper()
 	listener, err := other.ListenUDP(to.String())

@@ -1,16 +1,19 @@
-// Package e2e tests aetherd from outside: real processes, real kernels' network stacks, real TUN devices, between network
-// namespaces of package lab. It has tests only. They are the promises of the README, one by one: two commands make
-// a tunnel, nothing leaks, nothing is left behind, connections survive.
+// Package e2e tests aetherd from outside: real processes, real kernels' network stacks, real TUN devices,
+// between network namespaces of package lab. It has tests only. They are the promises of the README, one by
+// one: two commands make a tunnel, nothing leaks, nothing is left behind, connections survive.
 //
-// The test binary builds ./cmd/aetherd once (with the race detector when it has that itself), then starts itself
-// again in namespaces of its own: a mount namespace with an empty /run, a network namespace, and a user namespace
-// when it is not run as root. Where the system does not allow that, the tests are skipped with what the kernel said.
+// The test binary builds ./cmd/aetherd once (with the race detector when it has that itself), then starts
+// itself again in namespaces of its own: a mount namespace with an empty /run, a network namespace, and a
+// user namespace when it is not run as root. Where the system does not allow that, the tests are skipped with
+// what the kernel said.
 //
-// Each machine of a test lists everything that a daemon may change in its namespace (links, addresses, routes of all
-// tables, rules, the nftables ruleset, kernel parameters, holder files, processes) before the first daemon starts there,
-// and again when the test ends; a difference fails the test. Failed tests print what their daemons have said.
+// Each machine of a test lists everything that a daemon may change in its namespace (links, addresses, routes
+// of all tables, rules, the nftables ruleset, kernel parameters, holder files, processes) before the first
+// daemon starts there, and again when the test ends; a difference fails the test. Failed tests print what
+// their daemons have said.
 //
-// The tests run the product that is on disk, which the test cache of the go command does not know: use -count=1.
+// The tests run the product that is on disk, which the test cache of the go command does not know: use
+// -count=1.
 //
 // Some tests have a longer form, chosen by environment variables:
 //

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,8 +18,9 @@ import (
 	"github.com/aethertunnel/aethertunnel/control/api"
 )
 
-// Strangers throw everything at the gateway's port that may look like its protocol: random bytes, QUIC headers around
-// nothing, packets of the member's own, cut, changed, or just sent again. The member's session does not notice.
+// Strangers throw everything at the gateway's port that may look like its protocol: random bytes, QUIC
+// headers around nothing, packets of the member's own, cut, changed, or just sent again. The member's session
+// does not notice.
 func TestGarbageAtTheGatewaysPort(t *testing.T) {
 	t.Parallel()
 	g, l := twoMachines(t)
@@ -62,6 +64,16 @@ func TestGarbageAtTheGatewaysPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	counted := uint64(0)
+	for reason, n := range gateway.status().Drops {
+		if strings.HasPrefix(reason, "udp_") {
+			counted += n
+		}
+	}
+	if counted == 0 {
+		t.Error("nothing of what was thrown has been counted")
+	}
+	t.Logf("%d of the datagrams are counted as dropped", counted)
 	const bound = 150 << 20
 	if grown := after.PeakRSSBytes - before.PeakRSSBytes; grown > bound {
 		t.Errorf("the gateway has grown by %d MiB", grown>>20)
@@ -156,7 +168,8 @@ func garbage(rng *rand.Rand, captured [][]byte) []byte {
 	return genuine
 }
 
-// What comes into the tunnel's device and is no packet, or none that may be sent on, is counted and goes nowhere.
+// What comes into the tunnel's device and is no packet, or none that may be sent on, is counted and goes
+// nowhere.
 func TestGarbageInTheTunnelDevice(t *testing.T) {
 	t.Parallel()
 	gateway, member := tunnel(t)

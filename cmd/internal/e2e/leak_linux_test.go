@@ -4,12 +4,14 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/aethertunnel/aethertunnel/control/api"
 )
 
-// Routes that another VPN has put into the main table divert nothing, strict reverse path filters pass everything, and
-// the underlay never sees inner traffic: not while packets pass, not while the gateway is gone, not after the
-// member was killed.
+// Routes that another VPN has put into the main table divert nothing, strict reverse path filters pass
+// everything, and the underlay never sees inner traffic: not while packets pass, not while the gateway is
+// gone, not after the member was killed.
 func TestNothingLeaksAndForeignRoutesDivertNothing(t *testing.T) {
 	t.Parallel()
 	g, l := twoMachines(t)
@@ -60,8 +62,8 @@ func TestNothingLeaksAndForeignRoutesDivertNothing(t *testing.T) {
 	g.must("down", "--state", gateway.state)
 }
 
-// What comes in on another interface than the tunnel's is not taken for inner traffic, neither by its destination
-// (CVE-2019-14899) nor by its source.
+// What comes in on another interface than the tunnel's is not taken for inner traffic, neither by its
+// destination (CVE-2019-14899) nor by its source.
 func TestTheUnderlayCannotSpeakToTunnelAddresses(t *testing.T) {
 	t.Parallel()
 	g, l := twoMachines(t)
@@ -84,4 +86,32 @@ func TestTheUnderlayCannotSpeakToTunnelAddresses(t *testing.T) {
 		t.Error("the stranger's own packets do not arrive either, so nothing was shown")
 	}
 	l.reaches(gateway.address4(), gateway.address6())
+}
+
+// The LAN that the gateway opens may be the one in which the members find it: what is for the LAN goes into
+// the tunnel, the tunnel's own packets go to the LAN, and strict reverse path filters pass both.
+func TestTheLANThatTheGatewayIsIn(t *testing.T) {
+	t.Parallel()
+	g, router, l := newMachine(t, "gateway"), newMachine(t, "router"), newMachine(t, "laptop")
+	cable(g, "eth0", router, "wan0", []string{gatewayUnderlay4 + "/24"}, []string{"192.0.2.254/24"})
+	cable(router, "lan0", l, "eth0", []string{"192.168.1.1/24"}, []string{"192.168.1.2/24"})
+	l.route("0.0.0.0/0", "192.168.1.1")
+	g.route("192.168.1.0/24", "192.0.2.254")
+	if err := router.Forward(); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []*machine{g, l} {
+		m.sysctl("net.ipv4.conf.all.rp_filter", "1")
+		m.sysctl("net.ipv4.conf.eth0.rp_filter", "1")
+	}
+	gateway := gatewayUp(g, "--advertise-routes", "192.0.2.0/24")
+	noPing := l.capture("eth0", func(frame []byte) bool {
+		d, ok := parseFrame(frame)
+		return !ok || d.protocol != unix.IPPROTO_ICMP && d.protocol != unix.IPPROTO_TCP
+	})
+	l.up("laptop", "--name", "laptop", gateway.invite()).connected()
+	l.reaches(gateway.address4(), netip.MustParseAddr(gatewayUnderlay4), netip.MustParseAddr("192.0.2.254"))
+	carriesTCP(t, l, g, netip.MustParseAddr(gatewayUnderlay4))
+	carriesTCP(t, l, router, netip.MustParseAddr("192.0.2.254"))
+	noPing.mustBeClean(l, "underlay")
 }

@@ -81,8 +81,8 @@ func again[T any](dump func() (T, error)) (T, error) {
 	}
 }
 
-// settled waits until the kernel has done by itself what follows from setting links up: their operational state,
-// addresses and the routes of those come some time later.
+// settled waits until the kernel has done by itself what follows from setting links up: their operational
+// state, addresses and the routes of those come some time later.
 func (m *machine) settled() {
 	m.t.Helper()
 	ctx := within(m.t, patience)

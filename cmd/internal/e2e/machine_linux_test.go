@@ -16,8 +16,8 @@ import (
 	"github.com/aethertunnel/aethertunnel/cmd/internal/lab/traffic"
 )
 
-// patience is how long anything may take before a test gives up. Nothing is expected to take that long; the race
-// detector on a busy machine may.
+// patience is how long anything may take before a test gives up. Nothing is expected to take that long; the
+// race detector on a busy machine may.
 const patience = 40 * time.Second
 
 // within returns a context for one wait of a test.
@@ -28,8 +28,8 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// A machine is one computer of a test: a network namespace, and a directory for its files. From the first daemon on
-// it must be left as it was: a test that changes it by itself takes that back in a cleanup.
+// A machine is one computer of a test: a network namespace, and a directory for its files. From the first
+// daemon on it must be left as it was: a test that changes it by itself takes that back in a cleanup.
 type machine struct {
 	*lab.Namespace
 	t      *testing.T

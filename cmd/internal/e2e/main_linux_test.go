@@ -115,8 +115,8 @@ func build(binary string) error {
 	return nil
 }
 
-// ownNamespaces makes a command start in a network and mount namespace of its own, as root of a user namespace if we
-// are not root. It dies with us.
+// ownNamespaces makes a command start in a network and mount namespace of its own, as root of a user
+// namespace if we are not root. It dies with us.
 func ownNamespaces(c *exec.Cmd) {
 	c.SysProcAttr = &syscall.SysProcAttr{}
 	if os.Geteuid() != 0 {
@@ -126,8 +126,8 @@ func ownNamespaces(c *exec.Cmd) {
 	c.SysProcAttr.Pdeathsig = syscall.SIGKILL
 }
 
-// refused returns why the kernel does not let us have the namespaces or a TUN device, and "" when it does. It asks
-// for nothing else, so no other failure passes for this one.
+// refused returns why the kernel does not let us have the namespaces or a TUN device, and "" when it does. It
+// asks for nothing else, so no other failure passes for this one.
 func refused() (string, error) {
 	c := exec.Command("/proc/self/exe", "-test.run=^$")
 	c.Env = append(os.Environ(), skipVariable+"=only trying")
@@ -203,7 +203,8 @@ func become(prepare func() error) error {
 	return unix.Exec(binary, append([]string{binary}, os.Args[1:]...), os.Environ())
 }
 
-// dropAdmin gives up the permission to administer the network: root regains on exec only what is left in the bounding set.
+// dropAdmin gives up the permission to administer the network: root regains on exec only what is left in the
+// bounding set.
 func dropAdmin() error {
 	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_ADMIN, 0, 0, 0); err != nil {
 		return fmt.Errorf("drop CAP_NET_ADMIN: %w", err)

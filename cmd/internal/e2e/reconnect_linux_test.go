@@ -29,8 +29,8 @@ func TestConnectionsSurviveARestartOfTheGateway(t *testing.T) {
 			t.Parallel()
 			gateway, member := tunnel(t)
 			address := member.address4()
-			// The member's end keeps its address; the gateway's would lose its own for the time of the restart,
-			// which TCP survives as well.
+			// The member's end keeps its address; the gateway's would lose its own for the time of the
+			// restart, which TCP survives as well.
 			s := newStream(t, gateway.machine, member.machine, address)
 			s.flows(enough)
 			gateway.signal(signal)
@@ -88,8 +88,8 @@ func changeAddress(t *testing.T, m *machine, from, to string) {
 	})
 }
 
-// The router between member and gateway forgets its translations, and gives the member's packets another port: the
-// session goes on.
+// The router between member and gateway forgets its translations, and gives the member's packets another
+// port: the session goes on.
 func TestConnectionsSurviveARebindingOfTheNAT(t *testing.T) {
 	t.Parallel()
 	g, router, l := newMachine(t, "gateway"), newMachine(t, "router"), newMachine(t, "laptop")

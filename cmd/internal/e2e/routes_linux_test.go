@@ -20,7 +20,8 @@ func behindMember(t *testing.T) (gateway, office, printer *machine) {
 	return gateway, office, printer
 }
 
-// A member's LAN is reached only once the operator of the gateway has approved it, and forwarding is on only then.
+// A member's LAN is reached only once the operator of the gateway has approved it, and forwarding is on only
+// then.
 func TestALANBehindAMemberNeedsApproval(t *testing.T) {
 	t.Parallel()
 	g, o, _ := behindMember(t)

@@ -21,8 +21,8 @@ import (
 	"github.com/aethertunnel/aethertunnel/control/api"
 )
 
-// A CONNECT-IP client of another make gets in with nothing but what `invite --stock` prints, trusts the gateway by the usual
-// rules of TLS, and is held to its address as everybody is.
+// A CONNECT-IP client of another make gets in with nothing but what `invite --stock` prints, trusts the
+// gateway by the usual rules of TLS, and is held to its address as everybody is.
 func TestAStockClientGetsInByItsInvite(t *testing.T) {
 	t.Parallel()
 	g, l := twoMachines(t)
@@ -134,7 +134,8 @@ func exchangeEcho(t *testing.T, conn *connectip.Conn, packet []byte) []byte {
 	return buffer[:n]
 }
 
-// sneak sends a packet whose source is not ours. connect-ip-go lets it out once the source is in a route that we advertise.
+// sneak sends a packet whose source is not ours. connect-ip-go lets it out once the source is in a route that
+// we advertise.
 func sneak(t *testing.T, conn *connectip.Conn, packet []byte) {
 	t.Helper()
 	from, _ := addressesIn(packet)

@@ -2,8 +2,8 @@ package e2e
 
 import "testing"
 
-// A machine that is the gateway of one network and a member of another: both work, share what they change, and may leave in
-// either order.
+// A machine that is the gateway of one network and a member of another: both work, share what they change,
+// and may leave in either order.
 func TestTwoDaemonsOnOneMachine(t *testing.T) {
 	t.Parallel()
 	for _, memberFirst := range []bool{true, false} {
