@@ -58,11 +58,11 @@ func (m *Manager) Set(plan Plan) ([]Notice, error) {
 	wanted := desired(plan, device, noIPv6)
 	more, err := m.change(state, wanted)
 	notices = append(notices, more...)
-	if err == nil {
-		err = awaitUsable(plan.Device, plan.Addresses)
-	}
 	if err != nil {
 		return notices, fmt.Errorf("set routes: %w", err)
+	}
+	if noIPv6 == ipv6Full {
+		awaitUsable(plan.Addresses)
 	}
 	return notices, nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -88,32 +87,7 @@ func (t *addressThing) add() error {
 	if err := netlink.AddrAdd(linkRef(t.Index), t.message()); err != nil {
 		return fmt.Errorf("add %s: %w", t.key(), err)
 	}
-	if t.Prefix.Addr().Is6() {
-		awaitLocal(t.Prefix.Addr())
-	}
 	return nil
-}
-
-const (
-	localTries = 100
-	localPause = time.Millisecond
-)
-
-// awaitLocal waits until the kernel takes packets for an IPv6 address of ours: it makes the local route for it some time
-// after it has accepted the address, and drops what comes before. On an interface that cannot carry packets yet it would do
-// so only later, so nothing depends on it here.
-func awaitLocal(address netip.Addr) {
-	local := &netlink.Route{
-		Table: unix.RT_TABLE_LOCAL, Dst: ipNet(netip.PrefixFrom(address, address.BitLen())),
-	}
-	for range localTries {
-		// A dump that was disturbed by a change is as good as one that has found nothing.
-		found, err := netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
-		if err == nil && len(found) > 0 {
-			return
-		}
-		time.Sleep(localPause)
-	}
 }
 
 func (t *addressThing) remove(k *kernel) ([]journal.Left, error) {

@@ -1,42 +1,38 @@
 package route
 
 import (
-	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// The kernel makes an IPv6 address usable in a work queue of its own, even without duplicate detection: for a moment
-// after it was added, sending from it fails.
+// The kernel makes the local route of an IPv6 address some time after it has accepted the address, even without
+// duplicate detection, and until then neither sends from it nor takes packets for it.
 const (
-	usableLimit = time.Second
-	usablePoll  = 2 * time.Millisecond
+	usableTries = 250
+	usablePause = 2 * time.Millisecond
 )
 
-// awaitUsable waits until the IPv6 addresses on the device can be used as source. Addresses that are not there, as where
-// IPv6 is off, are not waited for.
-func awaitUsable(device string, addresses []netip.Prefix) error {
-	if !slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
-		return nil
-	}
-	link, err := netlink.LinkByName(device)
-	if err != nil {
-		return fmt.Errorf("interface %s: %w", device, err)
-	}
-	for end := time.Now().Add(usableLimit); time.Now().Before(end); time.Sleep(usablePoll) {
-		list, err := netlink.AddrList(link, netlink.FAMILY_V6)
-		if err != nil {
-			return fmt.Errorf("addresses of %s: %w", device, err)
+// awaitUsable waits until the IPv6 addresses can be used. One that the interface cannot have, as where IPv6 is off, is
+// given up after half a second: nothing else depends on it.
+func awaitUsable(addresses []netip.Prefix) {
+	for _, p := range addresses {
+		if !p.Addr().Is6() {
+			continue
 		}
-		if !slices.ContainsFunc(list, func(a netlink.Addr) bool {
-			return a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Scope == int(netlink.SCOPE_UNIVERSE)
-		}) {
-			return nil
+		for try := 0; try < usableTries && !hasLocalRoute(p.Addr()); try++ {
+			time.Sleep(usablePause)
 		}
 	}
-	return nil // it will be usable some time; nothing else depends on it
+}
+
+func hasLocalRoute(address netip.Addr) bool {
+	local := &netlink.Route{
+		Table: unix.RT_TABLE_LOCAL, Dst: ipNet(netip.PrefixFrom(address, address.BitLen())),
+	}
+	// A dump that was disturbed by a change is as good as one that has found nothing.
+	found, err := netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+	return err == nil && len(found) > 0
 }

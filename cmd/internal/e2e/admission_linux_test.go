@@ -106,7 +106,7 @@ func TestAnImpostorAtTheGatewaysAddress(t *testing.T) {
 	invite := gateway.invite()
 	member.stop()
 	gateway.stop()
-	impostor := g.up("impostor", "--network", testNetwork, "--name", "hub", "--port-mapping", "off").listening()
+	impostor := networkUp(g, "impostor", testNetwork)
 	l.aetherd("up", "--state", l.state("invited"), invite).refused(t, "wrong gateway id")
 	l.mustBeUntouched("after a refused invite")
 
@@ -160,7 +160,7 @@ func TestARevokedNodeIsCutOff(t *testing.T) {
 func TestAnExhaustedPoolOfAddresses(t *testing.T) {
 	t.Parallel()
 	g, l := twoMachines(t)
-	gateway := g.up("gateway", "--network", "10.77.0.0/29", "--name", "hub", "--port-mapping", "off").listening()
+	gateway := networkUp(g, "gateway", "10.77.0.0/29")
 	const members = 5 // of 8 addresses the first and last are none, and one is the gateway's
 	invite := gateway.invite("--uses", "7")
 	for i := range members {

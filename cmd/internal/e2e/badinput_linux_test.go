@@ -21,13 +21,15 @@ func TestBadInputIsOneLineAndChangesNothing(t *testing.T) {
 		}
 		return path
 	}
-	state := g.state("state")
+	misspelt := file("misspelt.toml", "[node]\nname = \"hub\"\n\n[gateway]\nadvertize = [\"a.example:443\"]\n")
+	overlapping := file("both.toml",
+		"[gateway]\nnetwork = [\"10.7.0.0/16\"]\n[routes]\nadvertise = [\"10.7.3.0/24\"]\n")
 	for name, c := range map[string]struct {
 		args []string
 		want []string
 	}{
 		"misspelt key": {
-			[]string{"--config", file("misspelt.toml", "[node]\nname = \"hub\"\n\n[gateway]\nadvertize = [\"a.example:443\"]\n")},
+			[]string{"--config", misspelt},
 			[]string{"misspelt.toml:5", "advertize", "advertise"},
 		},
 		"unknown section": {
@@ -43,16 +45,18 @@ func TestBadInputIsOneLineAndChangesNothing(t *testing.T) {
 			[]string{"syntax.toml:", "is not valid TOML"},
 		},
 		"contradiction": {
-			[]string{"--config", file("both.toml", "[gateway]\nnetwork = [\"10.7.0.0/16\"]\n[routes]\nadvertise = [\"10.7.3.0/24\"]\n")},
+			[]string{"--config", overlapping},
 			[]string{"both.toml:4", "10.7.3.0/24", "10.7.0.0/16"},
 		},
-		"no such file":         {[]string{"--config", filepath.Join(g.dir, "none.toml")}, []string{"none.toml", "no such file"}},
+		"no such file": {
+			[]string{"--config", filepath.Join(g.dir, "none.toml")}, []string{"none.toml", "no such file"},
+		},
 		"unreadable file":      {[]string{"--config", g.dir}, []string{g.dir}},
 		"bad flag value":       {[]string{"--network", "10.7.0.0"}, []string{"--network", "10.7.0.0"}},
 		"bits behind a prefix": {[]string{"--network", "10.7.0.9/24"}, []string{"--network", "10.7.0.0/24"}},
 		"unknown flag":         {[]string{"--netwrok", "10.7.0.0/24"}, []string{"--netwrok"}},
 		"listen elsewhere":     {[]string{"--listen", "203.0.113.9:443"}, []string{"203.0.113.9", "--listen"}},
-		"long device name":     {[]string{"--tun", "a-very-long-device-name"}, []string{"--tun", "a-very-long-device-name", "15"}},
+		"long device name":     {[]string{"--tun", "a-very-long-device"}, []string{"--tun", "a-very-long-device", "15"}},
 		"device in use":        {[]string{"--tun", "eth0", "--network", testNetwork}, []string{"eth0", "--tun NAME"}},
 		"network in use": {
 			[]string{"--network", "192.0.2.0/24"}, []string{"192.0.2.0/24"},
@@ -60,12 +64,14 @@ func TestBadInputIsOneLineAndChangesNothing(t *testing.T) {
 		"a member's invite on a bad line": {[]string{"aether://nowhere"}, []string{"invite"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g.aetherd(append([]string{"up", "--state", state + "-" + filepath.Base(t.Name()), "--port-mapping", "off"}, c.args...)...).refused(t, c.want...)
+			state := g.state(filepath.Base(t.Name()))
+			args := append([]string{"up", "--state", state, "--port-mapping", "off"}, c.args...)
+			g.aetherd(args...).refused(t, c.want...)
 			g.mustBeUntouched("after " + name)
 		})
 	}
 	// The same file, only checked.
-	g.aetherd("config", "check", filepath.Join(g.dir, "misspelt.toml")).refused(t, "misspelt.toml:5", "advertise")
+	g.aetherd("config", "check", misspelt).refused(t, "misspelt.toml:5", "advertise")
 	// Verbs without a daemon.
 	for _, verb := range [][]string{{"status"}, {"invite"}, {"nodes"}, {"routes"}, {"down"}} {
 		g.aetherd(append(verb, "--state", g.state("nobody"))...).refused(t, g.state("nobody"))
@@ -81,7 +87,8 @@ func TestASecondDaemonIsRefused(t *testing.T) {
 	l.aetherd("up", "--state", member.state).refused(t, "running already", member.state)
 	g.aetherd("up", "--state", g.state("other"), "--network", "10.78.0.0/24").refused(t, "443", "--listen")
 	// Nor a network: another interface of this machine has it.
-	g.aetherd("up", "--state", g.state("third"), "--network", "10.77.0.0/25", "--listen", ":8443").refused(t, "10.77.0.0")
+	overlapping := g.aetherd("up", "--state", g.state("third"), "--network", "10.77.0.0/25", "--listen", ":8443")
+	overlapping.refused(t, "10.77.0.0")
 	l.reaches(gateway.address4(), gateway.address6())
 	// What belongs to the member's role is refused on the gateway's, and the other way round.
 	o := l.aetherd("up", "--state", l.state("listener"), "--listen", ":443", gateway.invite())
@@ -109,7 +116,8 @@ func TestAPrefixThatIsConnectedElsewhere(t *testing.T) {
 	other := newMachine(t, "office")
 	cable(l, "eth1", other, "eth0", []string{"10.77.0.200/25"}, []string{"10.77.0.201/25"})
 	gateway := gatewayUp(g)
-	l.aetherd("up", "--state", l.state("laptop"), gateway.invite()).refused(t, "10.77.0.0/24", "eth1", "--network PREFIX")
+	o := l.aetherd("up", "--state", l.state("laptop"), gateway.invite())
+	o.refused(t, "10.77.0.0/24", "eth1", "--network PREFIX")
 	l.mustBeUntouched("after a refused start")
 }
 

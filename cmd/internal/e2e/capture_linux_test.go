@@ -48,7 +48,8 @@ func (m *machine) capture(device string, allowed func(frame []byte) bool) *captu
 			return err
 		}
 		c.file = os.NewFile(uintptr(fd), "capture on "+device)
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20); err != nil && !errors.Is(err, unix.EPERM) {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
+		if err != nil && !errors.Is(err, unix.EPERM) { // root of a user namespace has to do without
 			return err
 		}
 		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Index})
@@ -178,7 +179,8 @@ func onlyTheTunnel(port uint16) func(frame []byte) bool {
 		case unix.IPPROTO_ICMP:
 			return underlay(d) && d.icmp == byte(ipv4.ICMPTypeDestinationUnreachable)
 		case unix.IPPROTO_ICMPV6:
-			discovery := d.icmp >= byte(ipv6.ICMPTypeRouterSolicitation) && d.icmp <= byte(ipv6.ICMPTypeNeighborAdvertisement)
+			discovery := d.icmp >= byte(ipv6.ICMPTypeRouterSolicitation) &&
+				d.icmp <= byte(ipv6.ICMPTypeNeighborAdvertisement)
 			return discovery || d.icmp == byte(ipv6.ICMPTypeVersion2MulticastListenerReport) ||
 				underlay(d) && d.icmp == byte(ipv6.ICMPTypeDestinationUnreachable)
 		}

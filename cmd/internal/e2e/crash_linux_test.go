@@ -84,8 +84,7 @@ func TestForeignChangesAreLeftAndReported(t *testing.T) {
 	t.Parallel()
 	g, l := twoMachines(t)
 	otherMachine(g)
-	gateway := g.start("gateway", "--network", testNetwork, "--name", "hub", "--port-mapping", "off",
-		"--advertise-routes", "198.51.100.0/24").listening()
+	gateway := gatewayUp(g, "--advertise-routes", "198.51.100.0/24")
 	member := l.start("laptop", "--name", "laptop", gateway.invite()).connected()
 	s := gateway.status()
 	if v := g.readSysctl("net.ipv4.conf.eth1.forwarding"); v != "1" {
@@ -98,7 +97,7 @@ func TestForeignChangesAreLeftAndReported(t *testing.T) {
 	g.sysctl("net.ipv4.conf.all.src_valid_mark", "2")
 	table := addForeignRule(t, g)
 	foreign := &netlink.Route{
-		Table: int(s.Host.Table), Dst: &net.IPNet{IP: net.IPv4(203, 0, 113, 0).To4(), Mask: net.CIDRMask(24, 32)},
+		Table: int(s.Host.Table), Dst: &net.IPNet{IP: net.IPv4(203, 0, 113, 0), Mask: net.CIDRMask(24, 32)},
 		Type: unix.RTN_BLACKHOLE, Protocol: unix.RTPROT_STATIC,
 	}
 	if err := g.Handle().RouteAdd(foreign); err != nil {
@@ -118,10 +117,10 @@ func TestForeignChangesAreLeftAndReported(t *testing.T) {
 		t.Error("a foreign route in our routing table is gone")
 	}
 	if len(now.with("nft", table, "with 1 rules")) != 1 {
-		t.Errorf("the foreign rule in our nft table is gone, or not alone:\n%s", strings.Join(now.with("nft"), "\n"))
+		t.Errorf("the foreign rule in our nft table is gone, or not alone:\n%s", now.with("nft"))
 	}
 	if left := now.with(" proto 148 "); len(left) != 0 {
-		t.Errorf("our own routes are left:\n%s", strings.Join(left, "\n"))
+		t.Errorf("our own routes are left:\n%s", left)
 	}
 	// The next start works with what it finds.
 	again := g.up("gateway").listening()
@@ -153,7 +152,8 @@ func addForeignRule(t *testing.T, m *machine) string {
 			return fmt.Errorf("a killed gateway has left no chain")
 		}
 		name = chains[0].Table.Name
-		c.AddRule(&nftables.Rule{Table: chains[0].Table, Chain: chains[0], Exprs: []expr.Any{&expr.Counter{}}})
+		count := []expr.Any{&expr.Counter{}}
+		c.AddRule(&nftables.Rule{Table: chains[0].Table, Chain: chains[0], Exprs: count})
 		return c.Flush()
 	})
 	if err != nil {

@@ -17,7 +17,7 @@ func TestDetachReturnsWhenPacketsPass(t *testing.T) {
 	g, l := twoMachines(t)
 	stopDetached(g, "gateway")
 	stopDetached(l, "laptop")
-	out := g.must("up", "--detach", "--state", g.state("gateway"), "--network", testNetwork, "--name", "hub", "--port-mapping", "off")
+	out := g.must("up", "--detach", "--state", g.state("gateway"), "--network", testNetwork, "--port-mapping", "off")
 	if !strings.Contains(out, "in the background") {
 		t.Errorf("up --detach says %q", out)
 	}
@@ -56,7 +56,8 @@ func TestDetachFailsWithTheReason(t *testing.T) {
 	member := l.up("laptop", "--name", "laptop", gateway.invite()).connected()
 	invite := gateway.invite()
 	member.stop()
-	g.aetherd("up", "--detach", "--state", g.state("other"), "--network", "10.78.0.0/24").refused(t, "443", "--listen")
+	taken := g.aetherd("up", "--detach", "--state", g.state("other"), "--network", "10.78.0.0/24")
+	taken.refused(t, "443", "--listen")
 	gateway.stop()
 	stopDetached(l, "laptop")
 	stopDetached(l, "new")

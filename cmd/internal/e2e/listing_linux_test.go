@@ -18,6 +18,9 @@ import (
 // A listing is everything that a daemon may change on a machine, one line each, sorted.
 type listing []string
 
+// String has one line for each.
+func (l listing) String() string { return strings.Join(l, "\n") }
+
 // diff shows what has come and gone, or nothing.
 func (l listing) diff(after listing) string {
 	var b strings.Builder
@@ -123,19 +126,23 @@ func unsettled() ([]string, error) {
 		if a.Flags&net.FlagLoopback != 0 || a.Flags&net.FlagUp == 0 {
 			continue
 		}
-		addresses, err := again(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V6) })
+		addresses, err := addressesOn(l, netlink.FAMILY_V6)
 		if err != nil {
 			return nil, err
 		}
 		late := slices.ContainsFunc(addresses, func(x netlink.Addr) bool {
-			return x.Flags&unix.IFA_F_TENTATIVE != 0 ||
-				!slices.ContainsFunc(locals, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(x.IP) })
+			isLocal := func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(x.IP) }
+			return x.Flags&unix.IFA_F_TENTATIVE != 0 || !slices.ContainsFunc(locals, isLocal)
 		})
 		if a.Flags&net.FlagRunning == 0 || late || len(addresses) == 0 {
 			waiting = append(waiting, a.Name)
 		}
 	}
 	return waiting, nil
+}
+
+func addressesOn(l netlink.Link, family int) ([]netlink.Addr, error) {
+	return again(func() ([]netlink.Addr, error) { return netlink.AddrList(l, family) })
 }
 
 func links() (listing, error) {
@@ -147,7 +154,7 @@ func links() (listing, error) {
 	for _, l := range all {
 		a := l.Attrs()
 		lines = append(lines, fmt.Sprintf("link %s %s mtu %d %s", a.Name, l.Type(), a.MTU, a.Flags))
-		addresses, err := again(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
+		addresses, err := addressesOn(l, netlink.FAMILY_ALL)
 		if err != nil {
 			return nil, err
 		}
@@ -188,7 +195,8 @@ func routesAndRules() (listing, error) {
 			return nil, err
 		}
 		for _, r := range rules {
-			lines = append(lines, fmt.Sprintf("rule family %d %s invert %t protocol %d", family, r.String(), r.Invert, r.Protocol))
+			lines = append(lines, fmt.Sprintf("rule family %d %s invert %t protocol %d",
+				family, r.String(), r.Invert, r.Protocol))
 		}
 	}
 	return lines, nil
@@ -265,14 +273,15 @@ func processes() (listing, error) {
 		if err != nil {
 			continue // it has ended since
 		}
-		lines = append(lines, fmt.Sprintf("process %s %s", filepath.Base(dir), bytes.ReplaceAll(command, []byte{0}, []byte{' '})))
+		command = bytes.ReplaceAll(command, []byte{0}, []byte{' '})
+		lines = append(lines, fmt.Sprintf("process %s %s", filepath.Base(dir), command))
 	}
 	return lines, nil
 }
 
 // holders lists the holder files of kernel parameters that name a daemon of this machine.
 func (m *machine) holders() (listing, error) {
-	paths, err := filepath.Glob("/run/aetherd/*/*")
+	paths, err := filepath.Glob("/run/aetherd/sysctl/*.json")
 	if err != nil {
 		return nil, err
 	}

@@ -106,13 +106,21 @@ func (m *machine) watched() {
 	m.t.Cleanup(func() { m.mustBeUntouched("at the end of the test") })
 }
 
-// mustBeUntouched fails the test unless the machine looks as it did before the first daemon.
+// mustBeUntouched fails the test unless the machine looks as it did before the first daemon. A daemon that has taken
+// everything back, and has told so, may take a moment more to end.
 func (m *machine) mustBeUntouched(when string) {
 	m.t.Helper()
 	if m.before == nil {
 		m.t.Fatalf("%s: nothing has run here", m.Name())
 	}
-	if diff := m.before.diff(m.list()); diff != "" {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.t.Context()), patience)
+	defer cancel()
+	now := m.list()
+	for len(now.with("process ")) > 0 && ctx.Err() == nil {
+		pause(ctx, pollPeriod)
+		now = m.list()
+	}
+	if diff := m.before.diff(now); diff != "" {
 		m.t.Errorf("%s is not as it was, %s:\n%s", m.Name(), when, diff)
 	}
 }
@@ -180,7 +188,8 @@ func (m *machine) reaches(addresses ...netip.Addr) {
 	for _, a := range addresses {
 		result, err := traffic.Ping{Count: 3, Timeout: 3 * time.Second}.Run(within(m.t, patience), m, a)
 		if err != nil || result.Received != 3 {
-			m.t.Errorf("%s pings %s: %d of %d answered, %v, %v", m.Name(), a, result.Received, result.Sent, result.Errors, err)
+			m.t.Errorf("%s pings %s: %d of %d answered, %v, %v",
+				m.Name(), a, result.Received, result.Sent, result.Errors, err)
 		}
 	}
 }

@@ -85,6 +85,6 @@ func pathIsTold(t *testing.T, m *machine, to netip.Addr, most int) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s sends %d bytes to %s, of which %d fit, and is not told: %d answered, %v", m.Name(), most+1, to, most,
-		result.Received, result.Errors)
+	return fmt.Errorf("%s sends %d bytes to %s, of which %d fit, and is not told: %d answered, %v",
+		m.Name(), most+1, to, most, result.Received, result.Errors)
 }

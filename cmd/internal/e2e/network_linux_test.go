@@ -52,7 +52,7 @@ func TestADefaultNetworkAvoidsWhatTheHostKnows(t *testing.T) {
 	l.up("laptop", "--name", "laptop", gateway.invite()).connected()
 	l.reaches(gateway.address4(), gateway.address6())
 
-	second := g.up("second", "--network", "10.99.0.0/24,fd99::/64", "--port-mapping", "off", "--listen", ":8443").listening()
+	second := networkUp(g, "second", "10.99.0.0/24,fd99::/64", "--listen", ":8443")
 	third := g.start("third", "--listen", ":9443", "--port-mapping", "off")
 	third.refused("--network")
 	if overlap := second.status().Prefixes; overlap[0].Overlaps(last) {

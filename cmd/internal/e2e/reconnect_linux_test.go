@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -64,7 +65,7 @@ func TestConnectionsSurviveAChangeOfAddress(t *testing.T) {
 	s.flows(enough)
 	t.Logf("the stream flows %v after the change of address", time.Since(begin))
 	gateway.awaitStatus("seeing the new address", func(s api.Status) bool {
-		return len(s.Peers) == 1 && s.Peers[0].Connected && s.Peers[0].Remote[:len("192.0.2.77:")] == "192.0.2.77:"
+		return len(s.Peers) == 1 && s.Peers[0].Connected && strings.HasPrefix(s.Peers[0].Remote, "192.0.2.77:")
 	})
 	s.finish()
 	if n := gateway.sessions() - before; n != 0 {

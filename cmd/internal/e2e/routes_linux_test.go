@@ -28,7 +28,8 @@ func TestALANBehindAMemberNeedsApproval(t *testing.T) {
 	other := otherMachine(g)
 	lan4, lan6 := netip.MustParseAddr("192.168.7.2"), netip.MustParseAddr("2001:db8:7::2")
 	gateway := gatewayUp(g)
-	office := o.up("office", "--name", "office", "--advertise-routes", "192.168.7.0/24,2001:db8:7::/64", gateway.invite()).connected()
+	office := o.up("office", "--name", "office", "--advertise-routes", "192.168.7.0/24,2001:db8:7::/64",
+		gateway.invite()).connected()
 	laptop := other.up("laptop", "--name", "laptop", gateway.invite()).connected()
 	gateway.await("routes approve office")
 	untouched := forwarding(o)
@@ -38,7 +39,7 @@ func TestALANBehindAMemberNeedsApproval(t *testing.T) {
 	if out := gateway.verb("routes"); !strings.Contains(out, "waits for approval") {
 		t.Errorf("routes says\n%s", out)
 	}
-	gateway.machine.aetherd("routes", "approve", "nobody", "192.168.7.0/24", "--state", gateway.state).refused(t, "nobody")
+	g.aetherd("routes", "approve", "nobody", "192.168.7.0/24", "--state", gateway.state).refused(t, "nobody")
 
 	gateway.verb("routes", "approve", "office", "192.168.7.0/24")
 	gateway.verb("routes", "approve", "office", "2001:db8:7::/64")
@@ -55,7 +56,7 @@ func TestALANBehindAMemberNeedsApproval(t *testing.T) {
 		t.Error("the LAN is reached, and no parameter says that the machine forwards")
 	}
 	if on := forwarding(g).with("= 1"); len(on) != 0 {
-		t.Errorf("the gateway forwards, which is not its business:\n%s", strings.Join(on, "\n"))
+		t.Errorf("the gateway forwards, which is not its business:\n%s", on)
 	}
 
 	// The route goes with the member, and so does everything on its machine.

@@ -58,7 +58,9 @@ func TestAStockClientGetsInByItsInvite(t *testing.T) {
 	before := gateway.status().Drops["source_not_assigned"]
 	foreign := netip.MustParseAddr("10.77.0.99")
 	sneak(t, conn, echoPacket(t, foreign, hub))
-	gateway.awaitStatus("counting the drop", func(s api.Status) bool { return s.Drops["source_not_assigned"] > before })
+	gateway.awaitStatus("counting the drop", func(s api.Status) bool {
+		return s.Drops["source_not_assigned"] > before
+	})
 
 	// Revoked, it is gone.
 	gateway.verb("nodes", "revoke", p.Name)

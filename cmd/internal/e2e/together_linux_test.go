@@ -7,21 +7,20 @@ import "testing"
 func TestTwoDaemonsOnOneMachine(t *testing.T) {
 	t.Parallel()
 	for _, memberFirst := range []bool{true, false} {
-		t.Run("member leaves first "+map[bool]string{true: "yes", false: "no"}[memberFirst], func(t *testing.T) {
+		t.Run(map[bool]string{true: "member leaves first", false: "gateway crashes first"}[memberFirst], func(t *testing.T) {
 			t.Parallel()
 			g, middle := twoMachines(t)
 			far := newMachine(t, "far")
 			cable(middle, "eth1", far, "eth0", []string{"198.51.100.1/24"}, []string{"198.51.100.2/24"})
 			first := gatewayUp(g)
 			member := middle.up("member", "--name", "middle", first.invite()).connected()
-			second := middle.up("gateway", "--network", "10.78.0.0/24,fd78::/64", "--name", "second", "--port-mapping", "off",
-				"--advertise-routes", "198.51.100.0/24").listening()
+			second := networkUp(middle, "gateway", "10.78.0.0/24,fd78::/64", "--advertise-routes", "198.51.100.0/24")
 			leaf := far.up("leaf", "--name", "leaf", second.invite()).connected()
 
 			a, b := member.status(), second.status()
 			if a.Host.Table == b.Host.Table || a.Host.Mark == b.Host.Mark || a.Host.Priority == b.Host.Priority ||
 				a.Device.Name == b.Device.Name {
-				t.Errorf("two daemons share what must be their own: %+v %s, %+v %s", a.Host, a.Device.Name, b.Host, b.Device.Name)
+				t.Errorf("two daemons share what must be their own: %+v %+v, %+v %+v", a.Host, a.Device, b.Host, b.Device)
 			}
 			reachBoth := func() {
 				middle.reaches(first.address4(), first.address6(), leaf.address4(), leaf.address6())
