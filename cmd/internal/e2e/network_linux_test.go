@@ -68,11 +68,14 @@ func TestTwoDefaultNetworksDiffer(t *testing.T) {
 	for _, name := range []string{"one", "two"} {
 		gateway := g.up(name, "--name", name, "--port-mapping", "off").listening()
 		for _, p := range gateway.status().Prefixes {
+			if p.Addr().Is4() { // one of 64, so two networks may well have the same
+				if p.Bits() != 16 || !sharedBlock.Contains(p.Addr()) {
+					t.Errorf("the IPv4 prefix is %s", p)
+				}
+				continue
+			}
 			if seen[p] {
 				t.Errorf("both networks have %s", p)
-			}
-			if p.Addr().Is4() && (p.Bits() != 16 || !sharedBlock.Contains(p.Addr())) {
-				t.Errorf("the IPv4 prefix is %s", p)
 			}
 			seen[p] = true
 		}
@@ -82,7 +85,7 @@ func TestTwoDefaultNetworksDiffer(t *testing.T) {
 		}
 		gateway.stop()
 	}
-	if len(seen) != 4 {
+	if len(seen) != 2 {
 		t.Errorf("prefixes: %v", seen)
 	}
 }
