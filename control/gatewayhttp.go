@@ -51,7 +51,7 @@ func (g *Gateway) authorize(r *http.Request) (principal, int, error) {
 	if !ok || r.TLS == nil {
 		return principal{}, http.StatusNotFound, errNoHandshake
 	}
-	p := principal{conn: conn, group: masque.NegotiatedGroup(*r.TLS), remote: addrPort(conn.RemoteAddr())}
+	p := principal{conn: conn, group: keyExchange(*r.TLS), remote: addrPort(conn.RemoteAddr())}
 	var err error
 	if bearer, found := bearerToken(r); found {
 		p.byToken = true

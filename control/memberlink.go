@@ -67,7 +67,7 @@ func (m *Member) request(ctx context.Context, won reached) (*memberLink, error) 
 	}
 	l := &memberLink{link: link{
 		conn: won.conn, session: session, remote: won.address, since: m.cfg.Now(),
-		group: masque.NegotiatedGroup(won.conn.ConnectionState().TLS),
+		group: keyExchange(won.conn.ConnectionState().TLS),
 	}}
 	l.nudges = make(chan struct{}, 1)
 	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))

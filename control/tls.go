@@ -28,6 +28,14 @@ func memberTLS(key *identity.Private, m store.Membership, policy masque.KeyExcha
 	}, policy)
 }
 
+// keyExchange names the negotiated group, and says so when no post-quantum secret is in it.
+func keyExchange(s tls.ConnectionState) string {
+	if masque.Hybrid(s.CurveID) {
+		return masque.NegotiatedGroup(s)
+	}
+	return masque.NegotiatedGroup(s) + " (classical)"
+}
+
 // GatewayTLS is how a gateway meets everyone: with its own certificate, and asking for one, which the request handler
 // judges.
 func GatewayTLS(certificate tls.Certificate, policy masque.KeyExchange) *tls.Config {

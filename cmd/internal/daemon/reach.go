@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -160,6 +161,7 @@ type portMapper struct {
 	changed func()
 
 	router, local netip.Addr
+	client        atomic.Pointer[portmap.Client] // the one that runs, for a moment nil
 	cancel        context.CancelFunc
 	done          chan struct{}
 }
@@ -180,6 +182,9 @@ func (m *portMapper) follow(ctx context.Context) {
 		m.g.reach.answered()
 	}
 	if router == m.router && local == m.local {
+		if client := m.client.Load(); client != nil {
+			client.Refresh() // its address outside may have changed
+		}
 		return
 	}
 	m.stop()
@@ -221,6 +226,8 @@ func (m *portMapper) run(ctx context.Context, done chan<- struct{}) {
 		if err != nil {
 			return err
 		}
+		m.client.Store(client)
+		defer m.client.Store(nil)
 		return client.Run(ctx)
 	})
 	if err != nil && ctx.Err() == nil {
