@@ -48,7 +48,8 @@ generate: ## man pages, completions and the example configuration, from the code
 	$(GO) generate ./...
 
 lint: ## linters, for every system
-	@for t in linux windows darwin; do echo "lint $$t"; GOOS=$$t $(TOOL) golangci-lint run -c .golangci.yml ./... || exit 1; done
+	@lint=$$($(TOOL) -n golangci-lint) || exit 1; for t in linux windows darwin; do \
+	  echo "lint $$t"; GOOS=$$t $$lint run -c .golangci.yml ./... || exit 1; done
 
 vuln: ## known vulnerabilities (needs the vulnerability database, vuln.go.dev)
 	$(TOOL) govulncheck ./...

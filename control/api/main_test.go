@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -130,5 +129,3 @@ func raw(t *testing.T, state string) *http.Client {
 }
 
 var errRefused = errors.New("node laptop is not known: `aetherd nodes` lists them")
-
-func socketIn(dir string) string { return filepath.Join(dir, "aetherd.sock") }

@@ -315,3 +315,5 @@ func onThread(f func() error) error {
 	}()
 	return <-done
 }
+
+func socketIn(dir string) string { return filepath.Join(dir, "aetherd.sock") }
