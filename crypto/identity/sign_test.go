@@ -179,8 +179,11 @@ func FuzzVerifyHybrid(f *testing.F) {
 	f.Add([]byte("m"), good[:100])
 	f.Add([]byte{}, make([]byte, SignatureSize))
 	f.Fuzz(func(t *testing.T, message, signature []byte) {
-		if err := key.Public().VerifyHybrid(LabelJoin, message, signature); err == nil &&
-			!bytes.Equal(signature, good) {
+		if key.Public().VerifyHybrid(LabelJoin, message, signature) != nil {
+			return
+		}
+		// Each process of the fuzzer signs its own seed, and the ML-DSA half differs each time; the Ed25519 half does not.
+		if string(message) != "m" || !bytes.Equal(signature[:ed25519.SignatureSize], good[:ed25519.SignatureSize]) {
 			t.Fatal("a signature that nobody made")
 		}
 	})
