@@ -165,7 +165,7 @@ func (g *gatewayNode) serveSocket(ctx context.Context, s *socket, server *http3.
 	}
 	tlsConfig := control.GatewayTLS(*certificate, policy(g.opts.Config.TLS))
 	tlsConfig.Certificates, tlsConfig.GetCertificate = nil, g.certificates.get
-	listener, err := s.transport.ListenEarly(tlsConfig, s.sizes.QUICConfig())
+	listener, err := s.transport.ListenEarly(tlsConfig, g.drops.trace(s.sizes.QUICConfig()))
 	if err != nil {
 		return fmt.Errorf("listen for QUIC: %w", err)
 	}

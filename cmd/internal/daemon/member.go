@@ -45,7 +45,7 @@ func (n *node) runMember(ctx context.Context) error {
 	var once sync.Once
 	m.member = control.NewMember(control.MemberConfig{
 		Key: n.state.key, Membership: *n.state.membership, Save: n.state.saveMembership,
-		KeyExchange: policy(n.opts.Config.TLS), Transport: socket.transport, Resolver: resolver,
+		KeyExchange: policy(n.opts.Config.TLS), Transport: tracedTransport{socket.transport, n.drops}, Resolver: resolver,
 		Dataplane: n.engine, Host: n.host, Offer: n.opts.Config.Routes.Advertise, Changes: changes,
 		Observe: func(e control.Event) {
 			n.observe(e)

@@ -1,21 +1,28 @@
 package daemon
 
 import (
+	"context"
+	"crypto/tls"
 	"maps"
+	"net"
 	"sync"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/qlog"
 	"github.com/quic-go/quic-go/qlogwriter"
 )
 
-// udpDrops counts the datagrams that QUIC threw away before they reached a connection: garbage, unknown connections,
-// floods. The library tells of them as qlog events and keeps no counters of its own.
+// udpDrops counts the datagrams that QUIC threw away: garbage, unknown connections and floods before they reached a
+// connection, forged and replayed packets in one. The library tells of them as qlog events and keeps no counters.
 type udpDrops struct {
 	mu     sync.Mutex        // guards counts
 	counts map[string]uint64 // by reason; the library has a dozen of them
 }
 
-var _ qlogwriter.Recorder = (*udpDrops)(nil)
+var (
+	_ qlogwriter.Recorder = (*udpDrops)(nil)
+	_ qlogwriter.Trace    = (*udpDrops)(nil)
+)
 
 func newUDPDrops() *udpDrops { return &udpDrops{counts: make(map[string]uint64)} }
 
@@ -26,6 +33,38 @@ func (d *udpDrops) RecordEvent(e qlogwriter.Event) {
 		defer d.mu.Unlock()
 		d.counts["udp_"+string(dropped.Trigger)]++
 	}
+}
+
+// AddProducer implements [qlogwriter.Trace]: all parts of all connections count together.
+func (d *udpDrops) AddProducer() qlogwriter.Recorder { return d }
+
+// trace makes connections of this configuration tell d what they drop.
+func (d *udpDrops) trace(c *quic.Config) *quic.Config {
+	traced := c.Clone()
+	traced.Tracer = func(context.Context, bool, quic.ConnectionID) qlogwriter.Trace { return d }
+	if choose := c.GetConfigForClient; choose != nil {
+		traced.GetConfigForClient = func(i *quic.ClientInfo) (*quic.Config, error) {
+			chosen, err := choose(i)
+			if err != nil {
+				return nil, err
+			}
+			return d.trace(chosen), nil
+		}
+	}
+	return traced
+}
+
+// tracedTransport dials connections that tell what they drop.
+type tracedTransport struct {
+	*quic.Transport
+	drops *udpDrops
+}
+
+// Dial implements [control.Transport].
+func (t tracedTransport) Dial(
+	ctx context.Context, addr net.Addr, tlsConfig *tls.Config, config *quic.Config,
+) (*quic.Conn, error) {
+	return t.Transport.Dial(ctx, addr, tlsConfig, t.drops.trace(config))
 }
 
 // Close implements [qlogwriter.Recorder].

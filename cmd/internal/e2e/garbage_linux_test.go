@@ -73,7 +73,10 @@ func TestGarbageAtTheGatewaysPort(t *testing.T) {
 	if counted == 0 {
 		t.Error("nothing of what was thrown has been counted")
 	}
-	t.Logf("%d of the datagrams are counted as dropped", counted)
+	t.Logf("%d of the datagrams are counted as dropped: %v", counted, gateway.status().Drops)
+	if gateway.status().Drops["udp_payload_decrypt_error"]+gateway.status().Drops["udp_duplicate"] == 0 {
+		t.Error("neither forged nor replayed packets of the session have been counted")
+	}
 	const bound = 150 << 20
 	if grown := after.PeakRSSBytes - before.PeakRSSBytes; grown > bound {
 		t.Errorf("the gateway has grown by %d MiB", grown>>20)
