@@ -48,8 +48,8 @@ bench: build ## this build against the bare link
 fmt: ## format the tree
 	$(TOOL) gofumpt -w .
 
-generate: ## man pages, completions and the example configuration, from the code
-	$(GO) generate ./...
+generate: ## rewrite docs/configuration.md from the code
+	$(GO) test -count=1 ./cmd/internal/tidy -run Document -update
 
 lint: ## linters, for every system
 	@lint=$$($(TOOL) -n golangci-lint) || exit 1; for t in linux windows darwin; do \
