@@ -34,11 +34,7 @@ soak: ## the long end-to-end forms: 200 cycles of up and kill -9, 30 s of blacko
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	@set -e; $(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go 2>/dev/null | cut -c6-); do \
-	    echo "fuzz $$pkg $$f"; \
-	    out=$$($(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$pkg" 2>&1) && { tail -n 1 <<<"$$out"; continue; }; \
-	    if grep -q 'context deadline exceeded' <<<"$$out" && ! grep -q 'Failing input' <<<"$$out"; then \
-	      echo "the fuzzer's own time ran out inside a call; no input failed"; \
-	    else printf '%s\n' "$$out"; exit 1; fi; \
+	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; \
 	  done; \
 	done
 
