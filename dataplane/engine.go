@@ -88,7 +88,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	group.Go(contained(func() error { return e.writeNIC(groupCtx) }))
 	err := group.Wait()
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // what the parts say at the end of ctx is how they noticed it
+		return nil // what the parts say at the end of ctx is how they noticed it
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -152,6 +153,9 @@ func gatewayAddresses(m store.Membership) []netip.Addr {
 // echoLimit is how long a member waits for the first echo through its tunnel.
 const echoLimit = 3 * time.Second
 
+// errNoTarget means that the gateway has no tunnel address.
+var errNoTarget = errors.New("the gateway has no tunnel address to ping")
+
 // firstEcho pings the addresses through the kernel, and so through our own NIC, until one answers.
 func firstEcho(ctx context.Context, targets []netip.Addr) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, echoLimit)
@@ -167,13 +171,11 @@ func firstEcho(ctx context.Context, targets []netip.Addr) (time.Duration, error)
 			answers <- answer{rtt, err}
 		}()
 	}
-	var failures []error
+	last := answer{err: errNoTarget}
 	for range targets {
-		a := <-answers
-		if a.err == nil {
-			return a.rtt, nil
+		if last = <-answers; last.err == nil {
+			break
 		}
-		failures = append(failures, a.err)
 	}
-	return 0, lineError(failures)
+	return last.rtt, last.err
 }

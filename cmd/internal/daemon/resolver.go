@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"net"
-	"strings"
 	"syscall"
 
 	"github.com/aethertunnel/aethertunnel/dataplane/udp"
@@ -22,18 +21,3 @@ func markedResolver(mark uint32) *net.Resolver {
 		},
 	}
 }
-
-// lineError is several errors on one line for people.
-type lineError []error
-
-// Error joins the errors with semicolons.
-func (l lineError) Error() string {
-	texts := make([]string, len(l))
-	for i, err := range l {
-		texts[i] = err.Error()
-	}
-	return strings.Join(texts, "; ")
-}
-
-// Unwrap lets errors.Is and errors.As look at each.
-func (l lineError) Unwrap() []error { return l }

@@ -14,7 +14,7 @@ func (m *machine) sendMarked(to ...netip.AddrPort) int {
 		err := m.Do(func() error {
 			conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(address))
 			if err != nil {
-				return nil //nolint:nilerr // no way there: nothing was sent
+				return nil // no way there: nothing was sent
 			}
 			for range 3 {
 				// A host that has answered that nobody listens makes a write fail: it arrived all the same.

@@ -92,9 +92,6 @@ func (a *Aetherd) launch() error {
 	return nil
 }
 
-// Name returns the name of the node and its namespace.
-func (a *Aetherd) Name() string { return a.name }
-
 // PID returns the number of the process.
 func (a *Aetherd) PID() int { return a.cmd.Process.Pid }
 
