@@ -31,7 +31,12 @@ func resolve(ctx context.Context, resolver Resolver, hosts []string) ([]netip.Ad
 	errs := make([]error, len(hosts))
 	var lookups sync.WaitGroup
 	for i, hostport := range hosts {
-		lookups.Go(func() { found[i], errs[i] = resolveOne(ctx, resolver, hostport) })
+		lookups.Go(func() {
+			errs[i] = recovered(func() (err error) {
+				found[i], err = resolveOne(ctx, resolver, hostport)
+				return err
+			})
+		})
 	}
 	lookups.Wait()
 	var addresses []netip.AddrPort

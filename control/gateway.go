@@ -22,6 +22,12 @@ import (
 // refusalPeriod is how often a refused stranger gets a line, so that strangers cannot fill the log.
 const refusalPeriod = 10 * time.Second
 
+// offerPeriod is how often a member may change the routes it offers, beyond offerBurst changes: each is written to disk.
+const (
+	offerPeriod = 5 * time.Second
+	offerBurst  = 16
+)
+
 // maxRoutePrefixes bounds how many prefixes a peer's route advertisement may come to.
 const maxRoutePrefixes = 4096
 
@@ -62,9 +68,11 @@ type Gateway struct {
 type gatewayLink struct {
 	link
 	node    store.Node
-	byToken bool // authenticated by bearer token, not by certificate
+	byToken bool      // authenticated by bearer token, not by certificate
+	renewAt time.Time // when the certificate that the node has should be replaced; owned by the loop from begin on
 
 	// Owned by the loop: what it has said and what it was told.
+	offers     *rate.Limiter // changes of what it offers
 	request    masque.AddressRequest
 	offer      []netip.Prefix
 	offerKnown bool
@@ -89,6 +97,7 @@ type gatewayMessage struct {
 type principal struct {
 	node    store.Node
 	byToken bool
+	expires time.Time // end of the certificate shown
 	conn    *quic.Conn
 	group   string
 	remote  netip.AddrPort
@@ -116,6 +125,7 @@ const settle = 5 * time.Millisecond
 // Run keeps host, dataplane and members in agreement until ctx ends. Serve requests of Server only while it runs.
 func (g *Gateway) Run(ctx context.Context) error {
 	defer g.carriers.Wait()
+	defer g.closeUnclaimed()
 	defer close(g.done)
 	defer g.closeAll()
 	if _, err := g.cfg.Authority.OfferRoutes(g.self.ID, g.cfg.Grant); err != nil {
@@ -134,17 +144,26 @@ func (g *Gateway) loop(ctx context.Context) error {
 	defer refresh.Stop()
 	settled := time.NewTimer(0)
 	defer settled.Stop()
+	// A look has been arranged. What comes until then does not put it off, or a herd could do so forever.
+	due := true
+	arrange := func(wait time.Duration) {
+		if !due {
+			due = true
+			settled.Reset(wait)
+		}
+	}
 	for {
 		select {
 		case msg := <-g.messages:
 			if g.handle(msg) {
-				settled.Reset(settle)
+				arrange(settle)
 			}
 		case <-g.dirty:
-			settled.Reset(settle)
+			arrange(settle)
 		case <-refresh.C:
-			settled.Reset(0)
+			arrange(0)
 		case <-settled.C:
+			due = false
 			// What worked at the start may fail now, when somebody else has changed the host: it is said, and
 			// tried again.
 			if err := g.reconcile(ctx); err != nil {
@@ -159,7 +178,7 @@ func (g *Gateway) loop(ctx context.Context) error {
 // Refresh makes the gateway look at the host again: its network has changed.
 func (g *Gateway) Refresh() { g.changed() }
 
-// notice shows a line in status until the next reconciliation, and tells it once.
+// notice shows a line in status until the host has been set up again, and tells it once.
 func (g *Gateway) notice(line string) {
 	g.mu.Lock()
 	known := slices.Contains(g.notices, line)
@@ -179,6 +198,20 @@ func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 func (g *Gateway) closeAll() {
 	for _, l := range g.snapshotLinks() {
 		l.close(masque.CodeRestart, "the gateway restarts")
+	}
+}
+
+// closeUnclaimed does the same for sessions that began while the loop ended.
+func (g *Gateway) closeUnclaimed() {
+	for {
+		select {
+		case msg := <-g.messages:
+			if msg.begun {
+				msg.link.close(masque.CodeRestart, "the gateway restarts")
+			}
+		default:
+			return
+		}
 	}
 }
 
@@ -225,9 +258,6 @@ func (g *Gateway) begin(l *gatewayLink) {
 	g.mu.Lock()
 	g.links[l.node.ID] = append(slices.Clone(g.links[l.node.ID]), l)
 	g.mu.Unlock()
-	if err := g.cfg.Authority.Touch(l.node.ID); err != nil {
-		g.observe(Event{Kind: EventNotice, Node: l.node.Name, Text: "last session not recorded", Err: err})
-	}
 	group := l.group
 	if l.byToken {
 		group += ", classical authentication"
@@ -267,6 +297,10 @@ func (g *Gateway) end(l *gatewayLink, err error) {
 func (g *Gateway) offered(l *gatewayLink, prefixes []netip.Prefix, err error) bool {
 	if l.byToken || err == nil && l.offerKnown && slices.Equal(prefixes, l.offer) {
 		return false // a stock client may say so, but nothing of ours would route there
+	}
+	if !l.offers.Allow() {
+		l.close(masque.CodeRestart, "changes its routes too often")
+		return false
 	}
 	var routes []store.Route
 	if err == nil {

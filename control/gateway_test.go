@@ -84,9 +84,7 @@ func TestRouteBehindAMemberNeedsApproval(t *testing.T) {
 	router := g.newTestMember(t, "office", admit.InviteOptions{}, office)
 	laptop := g.newTestMember(t, "laptop", admit.InviteOptions{})
 	g.events.await(t, EventRoutes, 1) // offered
-	if p := laptop.host.plan; slices.Contains(p.Routes, office) {
-		t.Fatalf("route without approval: %+v", p)
-	}
+	laptop.host.await(t, "no route without approval", hasNot(office))
 	if err := g.gateway.Approve("office", office); err != nil {
 		t.Fatal(err)
 	}
@@ -289,21 +287,9 @@ func TestRenewedCertificateReachesTheMember(t *testing.T) {
 	before := m.member.Status().Membership.Chain
 	m.stop()
 	g.clock.Store(int64(admit.Validity - admit.RenewBefore + time.Hour)) // the certificate nears its end
-	later := NewMember(MemberConfig{
-		Key: m.key, Membership: m.member.cfg.Membership, Save: m.member.cfg.Save, Transport: newTransport(t),
-		Resolver: fakeResolver{}, Dataplane: &fakeDataplane{}, Host: newFakeHost(), Observe: m.events.add, Now: time.Now,
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- later.Run(ctx) }()
+	g.run(t, m, m.member.cfg.Membership)
 	m.events.await(t, EventConnected, 2)
-	if slices.Equal(later.Status().Membership.Chain[0], before[0]) {
-		t.Error("the member still has its old certificate")
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	m.awaitChain(t, "after the renewal", before, true)
 }
 
 // A host that changes under a running daemon costs a notice, not the tunnel.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/time/rate"
 
 	"github.com/aethertunnel/aethertunnel/control/admit"
 	"github.com/aethertunnel/aethertunnel/control/masque"
@@ -64,6 +66,7 @@ func (g *Gateway) authorize(r *http.Request) (principal, int, error) {
 	if len(r.TLS.PeerCertificates) == 0 {
 		return principal{}, http.StatusNotFound, errors.New("neither certificate nor token")
 	}
+	p.expires = r.TLS.PeerCertificates[0].NotAfter
 	p.node, err = g.cfg.Authority.VerifyPeer(r.TLS.PeerCertificates)
 	return p, refusalStatus(err), err
 }
@@ -85,19 +88,32 @@ func refusalStatus(err error) int {
 // serve owns one session until it ends.
 func (g *Gateway) serve(ctx context.Context, p principal, s *masque.Session) {
 	l := &gatewayLink{
-		node: p.node, byToken: p.byToken,
-		link: link{conn: p.conn, session: s, remote: p.remote, group: p.group, since: g.cfg.Now()},
+		node: p.node, byToken: p.byToken, renewAt: p.expires.Add(-admit.RenewBefore),
+		offers: rate.NewLimiter(rate.Every(offerPeriod), offerBurst),
+		link:   link{conn: p.conn, session: s, remote: p.remote, group: p.group, since: g.cfg.Now()},
 	}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	defer l.cancel(nil)
 	if !g.post(ctx, gatewayMessage{link: l, begun: true}) {
 		return
 	}
+	// Not in the loop: many that come back at once share a write to disk.
+	var recording sync.WaitGroup
+	defer recording.Wait()
+	recording.Go(func() { g.touch(l) })
 	err := s.Run(l.ctx, func(e masque.Event) { g.post(l.ctx, gatewayMessage{link: l, event: e}) })
 	if cause := context.Cause(p.conn.Context()); cause != nil {
 		err = cause
 	}
 	g.post(context.WithoutCancel(ctx), gatewayMessage{link: l, ended: true, err: err})
+}
+
+// touch records that a node has a session.
+func (g *Gateway) touch(l *gatewayLink) {
+	err := recovered(func() error { return g.cfg.Authority.Touch(l.node.ID) })
+	if err != nil && !errors.Is(err, admit.ErrRevoked) { // the loop sees to that
+		g.observe(Event{Kind: EventNotice, Node: l.node.Name, Text: "last session not recorded", Err: err})
+	}
 }
 
 // post tells the loop something, unless the session or the gateway ends first.

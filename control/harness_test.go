@@ -280,7 +280,7 @@ func newTransport(t *testing.T) *quic.Transport {
 func (g *testGateway) join(t *testing.T, key *identity.Private, invite token.Invite, name string) (store.Membership, error) {
 	t.Helper()
 	return Join(t.Context(), JoinConfig{
-		Key: key, Invite: invite, Name: name, Transport: newTransport(t), Resolver: fakeResolver{}, Now: time.Now,
+		Key: key, Invite: invite, Name: name, Transport: newTransport(t), Resolver: fakeResolver{}, Now: g.now,
 	})
 }
 
@@ -305,13 +305,22 @@ func (g *testGateway) newTestMember(t *testing.T, name string, o admit.InviteOpt
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.run(t, m, membership, offer...)
+	m.events.await(t, EventConnected, 1)
+	return m
+}
+
+// run starts a member with what it remembers; m.stop ends it.
+func (g *testGateway) run(t *testing.T, m *testMember, membership store.Membership, offer ...netip.Prefix) {
+	t.Helper()
 	m.member = NewMember(MemberConfig{
 		Key: m.key, Membership: membership, Save: func(store.Membership) error { return nil },
 		Transport: newTransport(t), Resolver: fakeResolver{}, Dataplane: m.data, Host: m.host, Offer: offer,
-		Observe: m.events.add, Now: time.Now,
+		Observe: m.events.add, Now: g.now,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { m.ended <- m.member.Run(ctx) }()
+	member, ended := m.member, m.ended
+	go func() { ended <- member.Run(ctx) }()
 	var once sync.Once
 	m.stop = func() {
 		once.Do(func() {
@@ -320,8 +329,6 @@ func (g *testGateway) newTestMember(t *testing.T, name string, o admit.InviteOpt
 		})
 	}
 	t.Cleanup(m.stop)
-	m.events.await(t, EventConnected, 1)
-	return m
 }
 
 func has(p netip.Prefix) func(HostPlan) bool {

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
@@ -86,9 +87,10 @@ func (g *Gateway) redeem(w http.ResponseWriter, r *http.Request, bearer string) 
 	return admission.Encode()
 }
 
-// bearerToken returns the token of an Authorization header.
+// bearerToken returns the token of an Authorization header. The scheme may be in any case (RFC 9110 section 11.1).
 func bearerToken(r *http.Request) (string, bool) {
-	return strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	scheme, bearer, found := strings.Cut(r.Header.Get("Authorization"), " ")
+	return bearer, found && strings.EqualFold(scheme, "Bearer")
 }
 
 // JoinConfig is what an invitee needs to join.
@@ -208,7 +210,7 @@ func (c JoinConfig) post(ctx context.Context, conn *http3.ClientConn, authority 
 // printable makes a peer's line safe for a terminal.
 func printable(line []byte) string {
 	return string(bytes.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) { // control characters above ASCII and changes of direction among them
 			return ' '
 		}
 		return r

@@ -42,11 +42,20 @@ type mapMessage struct {
 	Offer []netip.Prefix `json:"offer,omitempty"`
 }
 
+// encode leaves out the routes if they are too many: the ROUTE_ADVERTISEMENT says the same in other words, and nothing else
+// may be lost for them.
 func (m mapMessage) encode() ([]byte, error) {
 	m.Addresses = m.Addresses[:min(len(m.Addresses), maxMapEntries)]
+	if len(m.Routes) > maxMapEntries {
+		m.Routes = nil
+	}
 	b, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode map message: %w", err)
+	}
+	if len(b) > maxMapMessageBytes && len(m.Routes) > 0 {
+		m.Routes = nil
+		return m.encode()
 	}
 	if len(b) > maxMapMessageBytes {
 		return nil, fmt.Errorf("encode map message: %d bytes, limit %d", len(b), maxMapMessageBytes)

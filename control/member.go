@@ -74,6 +74,8 @@ type Member struct {
 	plan    HostPlan  // what the host was told last
 	applied bool      // the host has agreed to a plan with addresses once
 	told    time.Time // when the user was told last that the gateway does not answer
+	// abandoned is when an attempt to get a session was given up last: the gateway may know it as the newest one.
+	abandoned time.Time
 
 	mu         sync.Mutex // guards what Status reads
 	membership store.Membership
@@ -88,7 +90,8 @@ type memberLink struct {
 	routes   []netip.Prefix
 	hasRoute bool // a ROUTE_ADVERTISEMENT has come, perhaps an empty one
 	info     mapMessage
-	suspect  bool // nothing comes back
+	adopted  time.Time // when it became the current one
+	suspect  bool      // nothing comes back
 	nudges   chan struct{}
 }
 
@@ -106,6 +109,7 @@ type memberMessage struct {
 
 // NewMember makes a member that does nothing until Run.
 func NewMember(cfg MemberConfig) *Member {
+	cfg.Offer = unique(cfg.Offer)
 	return &Member{
 		cfg: cfg, backoff: newBackoff(cfg.Seed), messages: make(chan memberMessage, 16), done: make(chan struct{}),
 		membership: cfg.Membership,
@@ -117,6 +121,7 @@ func NewMember(cfg MemberConfig) *Member {
 func (m *Member) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	m.retry = time.NewTimer(0)
+	defer m.closeUnclaimed()
 	defer m.workers.Wait()
 	defer close(m.done)
 	defer cancel()
@@ -131,6 +136,20 @@ func (m *Member) Run(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// closeUnclaimed says goodbye on links that were made while the loop ended.
+func (m *Member) closeUnclaimed() {
+	for {
+		select {
+		case msg := <-m.messages:
+			if msg.dialed && msg.link != nil {
+				msg.link.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+			}
+		default:
+			return
+		}
+	}
 }
 
 // guard closes the way past the tunnel before the first session: packets for tunnel addresses go nowhere.
@@ -166,7 +185,9 @@ func (m *Member) loop(ctx context.Context) error {
 func (m *Member) networkChanged() {
 	if m.current != nil {
 		m.current.nudge()
-		return
+		if !m.current.suspect {
+			return
+		}
 	}
 	m.backoff.reset()
 	m.retry.Reset(0)
@@ -186,11 +207,9 @@ func (m *Member) handle(ctx context.Context, msg memberMessage) error {
 		m.observe(Event{Kind: EventNotice, Node: msg.link.info.Gateway, Text: "the gateway is silent"})
 		m.retry.Reset(0)
 	case msg.alive:
+		// A dial under way goes on: the gateway may have taken its session for the newer one already.
 		msg.link.suspect = false
 		m.publish()
-		if m.dialing != nil && msg.link == m.current {
-			m.dialing()
-		}
 	case msg.event != nil:
 		return m.said(ctx, msg.link, msg.event)
 	}
@@ -231,6 +250,7 @@ func (m *Member) dialed(ctx context.Context, l *memberLink, err error) error {
 	if refused := refusal(err); refused != nil {
 		return refused
 	}
+	m.abandoned = time.Now()
 	if ctx.Err() != nil || m.current != nil && !m.current.suspect {
 		return nil
 	}
@@ -277,13 +297,15 @@ func closedWith(err error, code quic.ApplicationErrorCode) bool {
 
 // ended forgets a link and begins anew if there is no other.
 func (m *Member) ended(l *memberLink, err error) error {
-	pause := m.backoff.next()
 	switch l {
 	case m.pending:
-		m.pending = nil
+		m.pending, m.abandoned = nil, time.Now()
 		m.unreachable(fmt.Errorf("%s: the session ended before it began: %w", l.remote, err))
 	case m.current:
 		m.current = nil
+		if time.Since(l.adopted) >= lastRetry {
+			m.backoff.reset() // one that ends at once every time is not asked for at once every time
+		}
 		m.publish()
 		m.observe(Event{Kind: EventDisconnected, Node: l.info.Gateway, Remote: l.remote, Err: err})
 	default:
@@ -295,13 +317,29 @@ func (m *Member) ended(l *memberLink, err error) error {
 	if m.current != nil && !m.current.suspect {
 		return nil
 	}
-	if closedWith(err, CodeReplaced) && m.pending == nil && m.dialing == nil {
-		m.observe(Event{Kind: EventNotice, Text: "another machine uses this node's keys: " +
-			"if its state directory was copied, give one of the two an invite and a fresh --state"})
-		pause = replacedPause
+	if closedWith(err, CodeReplaced) && !m.replacedItself() {
+		m.outdone()
+		m.retry.Reset(replacedPause)
+		return nil
 	}
-	m.retry.Reset(pause)
+	m.retry.Reset(m.backoff.next())
 	return nil
+}
+
+// replacedItself reports whether the newer session that took the place of the last one may be of this member's own making:
+// one that is being made, or one that was given up here after the gateway had begun it.
+func (m *Member) replacedItself() bool {
+	return m.pending != nil || m.dialing != nil || !m.abandoned.IsZero() && time.Since(m.abandoned) < adoptLimit
+}
+
+// outdone tells the user that another machine has taken this one's place.
+func (m *Member) outdone() {
+	const line = "another machine uses this node's keys: " +
+		"if its state directory was copied, give one of the two an invite and a fresh --state"
+	m.mu.Lock()
+	m.status.Unreachable = line
+	m.mu.Unlock()
+	m.observe(Event{Kind: EventNotice, Text: line})
 }
 
 // tell passes a message to the loop and reports whether the loop still runs.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/aethertunnel/aethertunnel/control/admit"
 	"github.com/aethertunnel/aethertunnel/control/masque"
@@ -89,6 +90,11 @@ func (m *Member) checkChain(chain [][]byte) error {
 	if err := certificate.Leaf.CheckSignatureFrom(ca); err != nil {
 		return fmt.Errorf("%w: %w", admit.ErrWrongNetwork, err)
 	}
+	// One made by a gateway whose clock is off must not replace one that is good.
+	now, leaf := m.cfg.Now(), certificate.Leaf
+	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		return &admit.ValidityError{Now: now, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
+	}
 	return nil
 }
 
@@ -129,7 +135,7 @@ func (m *Member) adopt(ctx context.Context, l *memberLink) error {
 	}
 	old := m.current
 	m.current, m.pending = l, nil
-	m.backoff.reset()
+	l.adopted = time.Now()
 	m.retry.Stop()
 	m.publish()
 	m.workers.Go(func() { m.carry(l) })
@@ -147,11 +153,8 @@ func (m *Member) adopt(ctx context.Context, l *memberLink) error {
 }
 
 // offer tells the gateway which LANs are behind us: in the words of RFC 9484, and exactly as the operator wrote them, since
-// neighbouring prefixes become one range there.
+// neighbouring prefixes become one range there. Nothing to offer is said too: it withdraws what was offered before.
 func (m *Member) offer(l *memberLink) error {
-	if len(m.cfg.Offer) == 0 {
-		return nil
-	}
 	exact, err := mapMessage{Offer: m.cfg.Offer}.encode()
 	if err != nil {
 		return err
@@ -169,13 +172,13 @@ func (m *Member) carry(l *memberLink) {
 
 // apply gives host and dataplane what the gateway has said on l.
 func (m *Member) apply(ctx context.Context, l *memberLink) error {
-	own := slices.Clone(l.assigned)
+	own := unique(l.assigned)
 	granted := intersect(m.cfg.Offer, l.info.Granted)
 	routes := l.routes
 	if len(l.info.Routes) > 0 {
 		routes = l.info.Routes // the same, as the operators wrote them
 	}
-	routes = without(routes, slices.Concat(own, m.cfg.Offer))
+	routes = without(unique(routes), slices.Concat(own, m.cfg.Offer))
 	var addresses []netip.Addr
 	for _, p := range own {
 		addresses = append(addresses, p.Addr())
@@ -235,6 +238,17 @@ func (m *Member) publishRoutes(routes, granted []netip.Prefix) {
 	if grantedChanged && len(granted) > 0 {
 		m.observe(Event{Kind: EventRoutes, Text: "our LAN is open to the network", Prefixes: granted})
 	}
+}
+
+// unique leaves out prefixes that have come before: the dataplane knows one place for each.
+func unique(list []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range list {
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // intersect keeps what is in both lists.

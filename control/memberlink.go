@@ -123,6 +123,9 @@ func dialError(at netip.AddrPort, err error) error {
 			}
 		}
 	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*quic.IdleTimeoutError)) {
+		return fmt.Errorf("%s: no answer (%w)", at, err)
+	}
 	return fmt.Errorf("%s: %w", at, err)
 }
 

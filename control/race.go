@@ -10,7 +10,7 @@ const raceStagger = 250 * time.Millisecond
 
 // race starts one attempt per candidate, each a stagger after the one before or as soon as that has failed, and
 // returns the first success. It cancels the others, waits for them, and hands successes that came too late to discard. With
-// no success the error names those of all attempts.
+// no success, also because ctx ended, the error names those of all attempts.
 func race[C, R any](
 	ctx context.Context, candidates []C, attempt func(context.Context, C) (R, error), discard func(R),
 ) (R, error) {
@@ -28,16 +28,23 @@ func race[C, R any](
 		c := candidates[started]
 		started++
 		go func() {
-			r, err := attempt(ctx, c)
+			var r R
+			err := recovered(func() (err error) {
+				r, err = attempt(ctx, c)
+				return err
+			})
 			outcomes <- outcome{r, err}
 		}()
 	}
 	drain := func() {
 		cancel()
 		for ; ended < started; ended++ {
-			if o := <-outcomes; o.err == nil {
+			o := <-outcomes
+			if o.err == nil {
 				discard(o.result)
+				continue
 			}
+			failed = append(failed, o.err)
 		}
 	}
 	timer := time.NewTimer(0)
@@ -58,8 +65,12 @@ func race[C, R any](
 			failed = append(failed, o.err)
 			timer.Reset(0)
 		case <-ctx.Done():
+			cause := context.Cause(ctx)
 			drain()
-			return none, append(failed, context.Cause(ctx))
+			if len(failed) == 0 {
+				failed = append(failed, cause)
+			}
+			return none, failed
 		}
 	}
 	return none, failed

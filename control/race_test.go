@@ -3,7 +3,9 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -36,7 +38,7 @@ func runRace(t *testing.T, ctx context.Context, attempts []attempt) (won string,
 		case <-time.After(a.takes):
 			return a.name, a.err
 		case <-done:
-			return "", ctx.Err()
+			return "", fmt.Errorf("%s: %w", a.name, ctx.Err())
 		}
 	}, func(name string) { discarded = append(discarded, name) })
 	return won, started, time.Since(begin), discarded, err
@@ -100,7 +102,8 @@ func TestRaceEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, _, took, _, err := runRace(t, ctx, []attempt{{name: "black hole", takes: time.Hour}})
-		if !errors.Is(err, context.DeadlineExceeded) || took != time.Second {
+		// The line for the user names what was tried.
+		if !errors.Is(err, context.DeadlineExceeded) || took != time.Second || !strings.Contains(err.Error(), "black hole") {
 			t.Errorf("got %v after %v", err, took)
 		}
 	})

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/aethertunnel/aethertunnel/control/admit"
 	"github.com/aethertunnel/aethertunnel/control/masque"
@@ -36,12 +38,25 @@ func (g *Gateway) reconcile(ctx context.Context) error {
 	}
 	hostErr := g.applyHost(ctx, active) // members are served even if our own host is in trouble
 	for _, l := range g.snapshotLinks() {
+		if !lists(snapshot, l.node.ID) {
+			// Revoked after its session was authorized and before Revoke could see the session.
+			l.close(CodeRevoked, "revoked")
+			continue
+		}
 		if err := g.tell(l, active); err != nil {
 			// The member does not read what we say, or the session has just ended: it is better made anew.
 			l.close(masque.CodeRestart, "cannot be told what has changed")
+			if !errors.Is(err, masque.ErrClosed) {
+				g.observe(Event{Kind: EventNotice, Node: l.node.Name, Text: "cannot be told what has changed", Err: err})
+			}
 		}
 	}
 	return hostErr
+}
+
+// lists reports whether a snapshot has the node as a peer.
+func lists(s dataplane.Snapshot, id identity.ID) bool {
+	return slices.ContainsFunc(s.Peers, func(p dataplane.Peer) bool { return p.ID == dataplane.PeerID(id) })
 }
 
 // activeRoutes lists the subnets that packets follow now. Where two nodes stand for the same one, the record that was
@@ -157,9 +172,7 @@ func (g *Gateway) tell(l *gatewayLink, active []activeRoute) error {
 
 // tellMap sends what RFC 9484 has no words for, if it differs from what was sent last.
 func (g *Gateway) tellMap(l *gatewayLink, routes, granted []netip.Prefix) error {
-	if !l.told && !l.byToken {
-		l.chain = g.renewed(l)
-	}
+	g.renew(l)
 	info, err := mapMessage{
 		Network: g.network.Name, Node: l.node.Name, Gateway: g.self.Name, Addresses: g.Addresses(),
 		Prefixes: g.network.Prefixes, Routes: routes, Granted: granted, Chain: l.chain,
@@ -174,18 +187,26 @@ func (g *Gateway) tellMap(l *gatewayLink, routes, granted []netip.Prefix) error 
 	return l.session.SendPrivate(masque.CapsuleMap, info)
 }
 
-// renewed returns a new certificate chain for a member whose old one nears its end, or nil.
-func (g *Gateway) renewed(l *gatewayLink) [][]byte {
-	leaf, err := x509.ParseCertificate(l.node.Certificate)
-	if err == nil && !admit.NeedsRenewal(leaf, g.cfg.Now()) {
-		return nil
+// renewRetry is how long after a failure to renew a certificate it is tried again.
+const renewRetry = time.Hour
+
+// renew puts a new certificate chain into the map of a member whose own nears its end. What counts is the certificate that
+// the member has shown, not the newest on record: that may have been lost on its way.
+func (g *Gateway) renew(l *gatewayLink) {
+	now := g.cfg.Now()
+	if l.byToken || now.Before(l.renewAt) {
+		return
 	}
+	l.renewAt = now.Add(renewRetry)
 	chain, err := g.cfg.Authority.Renew(l.node.ID)
 	if err != nil {
 		g.observe(Event{Kind: EventNotice, Node: l.node.Name, Text: "certificate not renewed", Err: err})
-		return nil
+		return
 	}
-	return chain
+	l.chain = chain
+	if leaf, err := x509.ParseCertificate(chain[0]); err == nil {
+		l.renewAt = leaf.NotAfter.Add(-admit.RenewBefore)
+	}
 }
 
 // assign sends the addresses of a member as the answer to what it has asked for.

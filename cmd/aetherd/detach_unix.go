@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/aethertunnel/aethertunnel/cmd/internal/daemon"
 	"github.com/aethertunnel/aethertunnel/control/api"
 )
 
@@ -24,8 +25,13 @@ const detachLimit = 30 * time.Second
 // maxReportBytes bounds the line in which the background process says why it failed.
 const maxReportBytes = 64 << 10
 
-// detachUp starts this program again in a session of its own and returns when that reports that packets pass.
-func detachUp(ctx context.Context, out io.Writer, state, invite string) error {
+// detachUp starts this program again, as `up` with the given flags, in a session of its own and returns when that reports
+// that packets pass.
+func detachUp(ctx context.Context, out io.Writer, flags []string, state, invite string) error {
+	// Before anything is made: the directory and the log are for daemons that can start.
+	if err := daemon.Precheck(state, invite); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
@@ -44,7 +50,7 @@ func detachUp(ctx context.Context, out io.Writer, state, invite string) error {
 	if err != nil {
 		return fmt.Errorf("start in the background: %w", err)
 	}
-	child := exec.Command(self, backgroundArgs(os.Args[1:], invite != "")...)
+	child := exec.Command(self, backgroundArgs(flags, invite != "")...)
 	child.Stdin = strings.NewReader(invite)
 	child.Stdout, child.Stderr = log, log
 	child.ExtraFiles = []*os.File{reportWrite}
@@ -112,12 +118,9 @@ func ignoreExit(err error) error {
 	return err
 }
 
-// backgroundArgs are the arguments of the child: the same, in the foreground, with the invite on standard input.
-func backgroundArgs(args []string, invited bool) []string {
-	out := slices.DeleteFunc(slices.Clone(args), func(a string) bool {
-		return a == "--detach" || strings.HasPrefix(a, "--detach=") || a == "-" || strings.Contains(a, "aether://")
-	})
-	out = append(out, "--report-ready")
+// backgroundArgs are the arguments of the child: the same flags, in the foreground, with the invite on standard input.
+func backgroundArgs(flags []string, invited bool) []string {
+	out := slices.Concat([]string{"up"}, flags, []string{"--report-ready"})
 	if invited {
 		out = append(out, "-")
 	}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/aethertunnel/aethertunnel/cmd/internal/daemon"
@@ -21,33 +23,49 @@ const (
 
 // down stops the running daemon, or undoes what a killed one has left.
 func down(ctx context.Context, out io.Writer, log *slog.Logger, state string) error {
-	err := api.NewClient(state).Down(ctx)
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	defer cancel()
+	err := api.NewClient(state).Stop(ctx)
 	running := err == nil
-	if err != nil && !errors.Is(err, api.ErrNotRunning) {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return notStopped(state)
+	case err != nil && !errors.Is(err, api.ErrNotRunning):
 		return err
 	}
 	cleaned, err := waitClean(ctx, log, state)
+	if running && errors.Is(err, fs.ErrPermission) {
+		// Those of the group may stop the daemon, but its state is root's.
+		_, err = fmt.Fprintf(out, "stopped; `sudo aetherd down --state %s` says whether anything is left\n", state)
+		return err
+	}
 	if err != nil {
 		return err
 	}
+	return describeCleaned(out, cleaned, running)
+}
+
+func describeCleaned(out io.Writer, cleaned daemon.Cleaned, running bool) error {
+	var b strings.Builder
 	switch {
+	case running && len(cleaned.Kept) == 0:
+		fmt.Fprintln(&b, "stopped; the machine is as it was")
 	case running:
-		_, err = fmt.Fprintln(out, "stopped; the machine is as it was")
+		fmt.Fprintln(&b, "stopped; the machine is as it was, except for what somebody else has changed since:")
 	case cleaned.Undone > 0:
-		_, err = fmt.Fprintf(out, "not running; took back %d changes that it had left\n", cleaned.Undone)
+		fmt.Fprintf(&b, "not running; took back %d changes that it had left\n", cleaned.Undone)
 	default:
-		_, err = fmt.Fprintln(out, "not running; nothing to take back")
+		fmt.Fprintln(&b, "not running; nothing to take back")
 	}
 	for _, line := range cleaned.Kept {
-		fmt.Fprintln(out, line)
+		fmt.Fprintln(&b, line)
 	}
+	_, err := io.WriteString(out, b.String())
 	return err
 }
 
 // waitClean waits until the daemon has let go of its state and undoes whatever is left.
 func waitClean(ctx context.Context, log *slog.Logger, state string) (daemon.Cleaned, error) {
-	ctx, cancel := context.WithTimeout(ctx, stopLimit)
-	defer cancel()
 	tick := time.NewTicker(stopPoll)
 	defer tick.Stop()
 	for {
@@ -58,7 +76,11 @@ func waitClean(ctx context.Context, log *slog.Logger, state string) (daemon.Clea
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return daemon.Cleaned{}, fmt.Errorf("the daemon of %s has not stopped within %s", state, stopLimit)
+			return daemon.Cleaned{}, notStopped(state)
 		}
 	}
+}
+
+func notStopped(state string) error {
+	return fmt.Errorf("the daemon of %s has not stopped within %s", state, stopLimit)
 }

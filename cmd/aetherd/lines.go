@@ -81,6 +81,9 @@ func (s *statusLines) up(w io.Writer) func(daemon.Up) {
 func describeAll(w io.Writer, u daemon.Up, withQR bool) {
 	describeUp(w, u)
 	if u.Invite == nil {
+		if u.Status.Role == "gateway" {
+			fmt.Fprint(w, "To let another machine join: `aetherd invite`\n\n")
+		}
 		return
 	}
 	if err := describeInvite(w, *u.Invite, withQR); err != nil {

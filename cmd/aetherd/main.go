@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"syscall"
@@ -35,8 +36,17 @@ func run(ctx context.Context, args []string) int {
 	if errors.As(err, &quiet) {
 		return quiet.code
 	}
-	fmt.Fprintf(root.ErrOrStderr(), "aetherd: %v\n", err)
+	if !readerGone(err) {
+		fmt.Fprintf(root.ErrOrStderr(), "aetherd: %v\n", err)
+	}
 	return 1
+}
+
+// readerGone reports whether what failed is that nobody reads our output any more, as behind `| head -1`: that is no
+// news to anybody.
+func readerGone(err error) bool {
+	var write *fs.PathError
+	return errors.As(err, &write) && write.Path == os.Stdout.Name() && errors.Is(err, syscall.EPIPE)
 }
 
 // exitError ends the program with a code when everything has been said already.

@@ -58,7 +58,11 @@ was. With --detach it returns as soon as packets pass, and keeps running.`,
 			return err
 		}
 		if *detach {
-			return detachUp(c.Context(), c.OutOrStdout(), cfg.Node.State, invite)
+			given := flags.Args()
+			if c.Flags().Changed("config") {
+				given = append(given, "--config="+*file)
+			}
+			return detachUp(c.Context(), c.OutOrStdout(), given, cfg.Node.State, invite)
 		}
 		return up(c.Context(), c.OutOrStdout(), c.ErrOrStderr(), cfg, invite, *ready)
 	}
@@ -79,7 +83,12 @@ func up(ctx context.Context, out, errOut io.Writer, cfg config.Config, invite st
 	// Our output is a log that others may read, so what was set up, an invite among it, goes to the one who waits.
 	report := newReadyReport()
 	var shown strings.Builder
-	options.Up = func(u daemon.Up) { describeAll(&shown, u, false) }
+	options.Up = func(u daemon.Up) {
+		describeAll(&shown, u, false)
+		for _, n := range u.Status.Notices { // in the foreground they are lines of their own
+			fmt.Fprintf(&shown, "notice: %s\n\n", n)
+		}
+	}
 	options.Ready = func() { report(readyWord + shown.String()) }
 	err := daemon.Run(ctx, options)
 	if err != nil {

@@ -124,8 +124,8 @@ func (a *Authority) Routes() (routes []store.Route, err error) {
 }
 
 // OfferRoutes sets the whole list of subnets that the node offers now; what it offered before and does not
-// any more is withdrawn. Approval outlives withdrawal. What the gateway itself offers is approved at once. It
-// returns the node's routes. Errors: [ErrTooManyRoutes], [ErrPrefix], [ErrPrefixConflict], [ErrUnknownNode],
+// any more is withdrawn. Approval outlives withdrawal. What the gateway itself offers is approved at once. An offer
+// that changes nothing is not written to disk. It returns the node's routes. Errors: [ErrTooManyRoutes], [ErrPrefix], [ErrPrefixConflict], [ErrUnknownNode],
 // [ErrRevoked].
 func (a *Authority) OfferRoutes(id identity.ID, prefixes []netip.Prefix) (routes []store.Route, err error) {
 	if len(prefixes) > MaxRoutes {
@@ -135,6 +135,18 @@ func (a *Authority) OfferRoutes(id identity.ID, prefixes []netip.Prefix) (routes
 		if err := a.checkRoute(prefix); err != nil {
 			return nil, err
 		}
+	}
+	known := false
+	err = a.store.View(func(tx *store.Tx) (err error) {
+		if _, err = a.admitted(tx, id); err != nil {
+			return err
+		}
+		routes, err = tx.NodeRoutes(id)
+		known = a.offersExactly(routes, id, prefixes)
+		return err
+	})
+	if err != nil || known {
+		return routes, err
 	}
 	err = a.store.Batch(func(tx *store.Tx) error {
 		if _, err := a.admitted(tx, id); err != nil {
@@ -148,6 +160,27 @@ func (a *Authority) OfferRoutes(id identity.ID, prefixes []netip.Prefix) (routes
 		return err
 	})
 	return routes, err
+}
+
+// offersExactly reports whether the routes on record say already that the node offers these prefixes and no others.
+func (a *Authority) offersExactly(routes []store.Route, id identity.ID, prefixes []netip.Prefix) bool {
+	offered := make(map[netip.Prefix]bool)
+	for _, route := range routes {
+		if !route.Offered.IsZero() {
+			offered[route.Prefix] = id != a.network.Gateway || !route.Approved.IsZero()
+		}
+	}
+	for _, prefix := range prefixes {
+		if !offered[prefix] {
+			return false
+		}
+	}
+	for prefix := range offered {
+		if !slices.Contains(prefixes, prefix) {
+			return false
+		}
+	}
+	return true
 }
 
 func (a *Authority) offer(tx *store.Tx, id identity.ID, prefixes []netip.Prefix) error {

@@ -48,6 +48,25 @@ func (c *Client) Down(ctx context.Context) error {
 	return err
 }
 
+// Stop asks the daemon to end and returns when its process has ended, or fails with what ended ctx. Where the process
+// cannot be seen (another PID namespace, another system than Linux) it returns as soon as the daemon has agreed.
+func (c *Client) Stop(ctx context.Context) error {
+	process, err := c.watchExit(ctx)
+	if err != nil {
+		return err
+	}
+	if process != nil {
+		defer process.Close() //nolint:errcheck // nothing was written
+	}
+	if err := c.Down(ctx); err != nil || process == nil {
+		return err
+	}
+	if err := awaitExit(ctx, process); err != nil {
+		return fmt.Errorf("wait for aetherd of state %s to end: %w", c.state, err)
+	}
+	return nil
+}
+
 // Invite asks a gateway for an invite.
 func (c *Client) Invite(ctx context.Context, r InviteRequest) (Invite, error) {
 	return call[Invite](ctx, c, http.MethodPost, "/v1/invites", r)

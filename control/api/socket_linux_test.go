@@ -112,12 +112,14 @@ func TestSocketOfTheGroup(t *testing.T) {
 	needRoot(t)
 	const gid = 54321
 	for name, c := range map[string]struct {
-		groups string
-		mode   os.FileMode
-		gid    uint32
+		groups   string
+		mayChown bool
+		mode     os.FileMode
+		gid      uint32
 	}{
-		"with the group":    {fmt.Sprintf("root:x:0:\naetherd:x:%d:\n", gid), 0o660, gid},
-		"without the group": {"root:x:0:\n", 0o600, 0},
+		"with the group":    {fmt.Sprintf("root:x:0:\naetherd:x:%d:\n", gid), true, 0o660, gid},
+		"without the group": {"root:x:0:\n", true, 0o600, 0},
+		"without CAP_CHOWN": {fmt.Sprintf("root:x:0:\naetherd:x:%d:\n", gid), false, 0o600, 0},
 	} {
 		file := filepath.Join(t.TempDir(), "group")
 		if err := os.WriteFile(file, []byte(c.groups), 0o644); err != nil {
@@ -127,6 +129,11 @@ func TestSocketOfTheGroup(t *testing.T) {
 		inMountNamespace(t, func() error {
 			if err := unix.Mount(file, "/etc/group", "", unix.MS_BIND, ""); err != nil {
 				return fmt.Errorf("mount /etc/group: %w", err)
+			}
+			if !c.mayChown {
+				if err := dropChown(); err != nil {
+					return fmt.Errorf("drop CAP_CHOWN: %w", err)
+				}
 			}
 			l, err := listenPrivate(socket)
 			if err != nil {
@@ -143,6 +150,17 @@ func TestSocketOfTheGroup(t *testing.T) {
 			t.Errorf("%s: mode %v, owner %+v; want mode %v, group %d", name, info.Mode(), owner, c.mode, c.gid)
 		}
 	}
+}
+
+// dropChown takes CAP_CHOWN from the calling thread, as a service manager takes it from a daemon.
+func dropChown() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	data[0].Effective &^= 1 << unix.CAP_CHOWN
+	return unix.Capset(&header, &data[0])
 }
 
 func TestStaleSocketIsReplaced(t *testing.T) {

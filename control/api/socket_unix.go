@@ -70,8 +70,9 @@ func setAccess(path string) error {
 		return err
 	}
 	err = os.Chown(path, -1, gid)
-	if errors.Is(err, syscall.EINVAL) {
-		return nil // no such group in this user namespace (chown(2)): the socket stays the owner's
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EPERM) {
+		// No such group in this user namespace, or no CAP_CHOWN (chown(2)): the socket stays the owner's.
+		return nil
 	}
 	if err != nil {
 		return err

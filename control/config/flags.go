@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -34,6 +35,15 @@ func (f *Flags) Set(name, text string) error {
 		f.given[name] = append(f.given[name], strings.TrimSpace(member))
 	}
 	return nil
+}
+
+// Args gives the flags back as arguments that mean the same to another start of the program.
+func (f Flags) Args() []string {
+	var args []string
+	for _, name := range slices.Sorted(maps.Keys(f.given)) {
+		args = append(args, "--"+name+"="+strings.Join(f.given[name], ","))
+	}
+	return args
 }
 
 // IsSet reports whether the flag was given.

@@ -3,6 +3,8 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -115,5 +117,40 @@ func TestOverlayKeepsConfig(t *testing.T) {
 	}
 	if _, touched := base.Source("node.name"); touched || !base.Equal(before) {
 		t.Error("the overlay changed what it was laid over")
+	}
+}
+
+// The daemon in the background is started with what Args gives back.
+func TestArgsMeanTheSameAgain(t *testing.T) {
+	var first Flags
+	for _, f := range [][2]string{
+		{"listen", ":443"},
+		{"listen", "192.0.2.1:4433, [2001:db8::1]:4433"},
+		{"network", ""},
+		{"name", "aether://x"},
+		{"name", "-"},
+		{"mtu", "1300"},
+	} {
+		if err := first.Set(f[0], f[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := first.Args()
+	want := []string{"--listen=:443,192.0.2.1:4433,[2001:db8::1]:4433", "--mtu=1300", "--name=-", "--network="}
+	if !slices.Equal(args, want) {
+		t.Errorf("got %q", args)
+	}
+	var again Flags
+	for _, a := range args {
+		name, text, _ := strings.Cut(strings.TrimPrefix(a, "--"), "=")
+		if err := again.Set(name, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !reflect.DeepEqual(first, again) {
+		t.Errorf("%v became %v", first, again)
+	}
+	if got := (Flags{}).Args(); len(got) != 0 {
+		t.Errorf("no flags: %q", got)
 	}
 }

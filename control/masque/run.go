@@ -184,8 +184,8 @@ func (s *Session) writeCapsules() {
 		case <-s.wake:
 		case <-s.done:
 		}
-		batch, capsules, orderly := s.takeQueue()
-		if s.ended.Load() && !orderly {
+		batch, capsules, aborted, orderly := s.takeQueue()
+		if aborted {
 			return
 		}
 		if err := s.write(batch); err != nil {

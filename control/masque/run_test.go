@@ -591,3 +591,30 @@ func FuzzRun(f *testing.F) {
 		}
 	})
 }
+
+// TestCloseWhileWriting: whenever Close falls, what was queued and the end of the stream are sent, and Run returns.
+func TestCloseWhileWriting(t *testing.T) {
+	for range 500 {
+		c, s := newFakePair(0)
+		client, server := runSession(t, c), runSession(t, s)
+		if err := client.AssignAddresses(AddressAssignment{}); err != nil {
+			t.Fatal(err)
+		}
+		<-server.events // the client's Run runs
+		if err := client.AssignAddresses(AddressAssignment{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-client.result; err != nil {
+			t.Fatalf("the client's Run: %v", err)
+		}
+		if err := <-server.result; !errors.Is(err, ErrPeerClosed) {
+			t.Fatalf("the server's Run: %v", err)
+		}
+		if len(server.events) != 1 {
+			t.Fatal("the queued capsule is lost")
+		}
+	}
+}

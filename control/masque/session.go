@@ -278,11 +278,12 @@ func (s *Session) closedErrorLocked() error {
 	return fmt.Errorf("%w: %w", ErrClosed, s.cause)
 }
 
-// takeQueue empties the queue.
-func (s *Session) takeQueue() (batch []byte, capsules int, orderly bool) {
+// takeQueue empties the queue and says, as of the same moment, whether the session has been aborted or has to be finished
+// in order.
+func (s *Session) takeQueue() (batch []byte, capsules int, aborted, orderly bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	batch, capsules = slices.Concat(s.queue...), len(s.queue)
 	s.queue = s.queue[:0]
-	return batch, capsules, s.orderly
+	return batch, capsules, s.ended.Load() && !s.orderly, s.orderly
 }

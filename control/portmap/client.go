@@ -64,7 +64,7 @@ type Config struct {
 	// mark.
 	Control func(network, address string, c syscall.RawConn) error
 	// OnEvent, if not nil, is called from Run's goroutine whenever the external address, the protocol or the
-	// trouble changes. It must not block.
+	// trouble changes, at the end of Run with the zero Event. It must not block.
 	OnEvent func(Event)
 	// Logger, if not nil, gets debug and warning records; no record is a secret.
 	Logger *slog.Logger
@@ -209,9 +209,12 @@ func (c *Client) report(e Event) {
 		errorText(previous.Err) == errorText(e.Err) {
 		return
 	}
-	if e.Err != nil {
+	switch {
+	case e.Err != nil:
 		c.log.Warn("no usable port mapping", "error", e.Err)
-	} else {
+	case !e.Mapping.External.IsValid():
+		c.log.Debug("port mapping given up")
+	default:
 		c.log.Info("port mapping", "external", e.Mapping.External, "protocol", string(e.Mapping.Protocol))
 	}
 	if c.cfg.OnEvent != nil {

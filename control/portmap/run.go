@@ -60,7 +60,7 @@ func protect(f func() error) (err error) {
 func (c *Client) letGo(ctx context.Context) error {
 	p, granted := c.held, c.granted
 	c.held, c.granted = nil, false
-	c.current.Store(nil)
+	c.report(Event{}) // whoever advertises the mapping must stop
 	if p == nil {
 		return nil
 	}

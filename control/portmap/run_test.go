@@ -159,8 +159,12 @@ func TestExternalAddressChanges(t *testing.T) {
 			t.Error(err)
 		}
 		events := seen()
-		if len(events) != 2 || events[1].Mapping.External.String() != "203.0.113.99:443" {
-			t.Errorf("events %+v", events)
+		if len(events) != 3 || events[1].Mapping.External.String() != "203.0.113.99:443" {
+			t.Fatalf("events %+v", events)
+		}
+		// Nobody may go on advertising a mapping that Run has removed.
+		if events[2] != (Event{}) {
+			t.Errorf("at the end: %+v", events[2])
 		}
 	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/aethertunnel/aethertunnel/platform/journal"
 	"github.com/aethertunnel/aethertunnel/platform/journal/hosttest"
+	"github.com/aethertunnel/aethertunnel/platform/journal/journaltest"
 	"github.com/aethertunnel/aethertunnel/platform/route"
 	"github.com/aethertunnel/aethertunnel/platform/sysctl"
 )
@@ -31,14 +32,7 @@ type daemon struct {
 
 func start(t *testing.T, run, state string) *daemon {
 	t.Helper()
-	if err := os.MkdirAll(state, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	j, err := journal.Open(state)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = j.Close() })
+	j := journaltest.Open(t, state)
 	h, err := sysctl.New(sysctl.Config{Dir: run, StateDir: state, Scope: j.Scope(), Journal: j})
 	if err != nil {
 		t.Fatal(err)
@@ -61,17 +55,7 @@ func (d *daemon) set(p Plan) {
 
 func (d *daemon) undo() []journal.Left {
 	d.t.Helper()
-	report := d.j.Undo(journal.Merge(Undoers(), sysctl.Undoers(), route.Undoers()))
-	if err := report.Err(); err != nil {
-		d.t.Fatal(err)
-	}
-	if n := len(d.j.Pending()); n > 0 {
-		d.t.Errorf("%d records pending after undoing", n)
-	}
-	if err := d.j.Close(); err != nil {
-		d.t.Fatal(err)
-	}
-	return report.Left
+	return journaltest.Undo(d.t, d.j, Undoers(), sysctl.Undoers(), route.Undoers())
 }
 
 // router enters a namespace with two TUN devices whose other ends the test holds: the tunnel and the LAN.
@@ -167,31 +151,14 @@ func TestCrashAroundTheRecord(t *testing.T) {
 		hosttest.Enter(t)
 		before := hosttest.Listing(t)
 		d := one(t)
-		d.m.cfg.Journal = crashing{d.j, recorded}
-		if err := d.m.Set(goodPlan()); !errors.Is(err, errCrash) {
+		d.m.cfg.Journal = &journaltest.Failing{Journal: d.j, FailAt: 1, After: recorded}
+		if err := d.m.Set(goodPlan()); !errors.Is(err, journaltest.ErrCrash) {
 			t.Fatalf("Set: %v", err)
 		}
 		hosttest.Same(t, before, hosttest.Listing(t), "the host was changed before the record was on disk")
 		d.undo()
 		hosttest.Same(t, before, hosttest.Listing(t), "undone")
 	}
-}
-
-var errCrash = errors.New("crash")
-
-// crashing fails to record, or records and then dies before the change.
-type crashing struct {
-	*journal.Journal
-	recorded bool
-}
-
-func (c crashing) Record(changes ...journal.Change) ([]journal.ID, error) {
-	if c.recorded {
-		if _, err := c.Journal.Record(changes...); err != nil {
-			return nil, err
-		}
-	}
-	return nil, errCrash
 }
 
 func TestRulesOfOthersInOurTableAreLeftAndReported(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/aethertunnel/aethertunnel/platform/journal"
 	"github.com/aethertunnel/aethertunnel/platform/journal/hosttest"
+	"github.com/aethertunnel/aethertunnel/platform/journal/journaltest"
 	"github.com/aethertunnel/aethertunnel/platform/sysctl"
 )
 
@@ -245,33 +245,6 @@ func TestTwoGatewaysShareForwarding(t *testing.T) {
 	}
 }
 
-// recorder fails the n-th call of a journal, before or after doing it.
-type recorder struct {
-	*journal.Journal
-	calls, failAt int
-	after         bool
-}
-
-func (r *recorder) call(do func() error) error {
-	r.calls++
-	if r.calls != r.failAt {
-		return do()
-	}
-	if !r.after {
-		return errCrash
-	}
-	return errors.Join(do(), errCrash)
-}
-
-func (r *recorder) Record(changes ...journal.Change) (ids []journal.ID, err error) {
-	err = r.call(func() (err error) { ids, err = r.Journal.Record(changes...); return err })
-	return ids, err
-}
-
-func (r *recorder) Forget(ids ...journal.ID) error {
-	return r.call(func() error { return r.Journal.Forget(ids...) })
-}
-
 // TestCrashAtEveryJournalCall goes through table, forwarding on and forwarding off, dies at the n-th call of
 // the journal for every n, and undoes at the next start.
 func TestCrashAtEveryJournalCall(t *testing.T) {
@@ -282,7 +255,7 @@ func TestCrashAtEveryJournalCall(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		for n := 1; ; n++ {
 			d := start(t, dir, state)
-			r := &recorder{Journal: d.j, failAt: n, after: after}
+			r := &journaltest.Failing{Journal: d.j, FailAt: n, After: after}
 			h, err := sysctl.New(sysctl.Config{Dir: dir, StateDir: state, Scope: d.j.Scope(), Journal: r})
 			if err != nil {
 				t.Fatal(err)
@@ -295,7 +268,7 @@ func TestCrashAtEveryJournalCall(t *testing.T) {
 			if err == nil {
 				_, err = m.SetForwarding(Forwarding{Device: "aether0"})
 			}
-			if err != nil && !errors.Is(err, errCrash) {
+			if err != nil && !errors.Is(err, journaltest.ErrCrash) {
 				t.Fatal(err)
 			}
 			if err := d.j.Close(); err != nil {

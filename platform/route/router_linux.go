@@ -13,8 +13,9 @@ import (
 // it. ok is false when there is none, or when it is reached without an address of its own (point-to-point
 // links).
 func DefaultRouter() (router, local netip.Addr, ok bool, err error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4,
-		&netlink.Route{Table: unix.RT_TABLE_MAIN, Dst: nil}, netlink.RT_FILTER_TABLE)
+	routes, err := listAll(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return netip.Addr{}, netip.Addr{}, false, fmt.Errorf("find the default router: %w", err)
 	}
@@ -44,7 +45,7 @@ func addressTowards(linkIndex int, neighbour netip.Addr) (netip.Addr, bool, erro
 	if err != nil {
 		return netip.Addr{}, false, fmt.Errorf("find the default router: %w", err)
 	}
-	addresses, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	addresses, err := listAll(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V4) })
 	if err != nil {
 		return netip.Addr{}, false, fmt.Errorf("find the default router: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/aethertunnel/aethertunnel/platform/journal"
 	"github.com/aethertunnel/aethertunnel/platform/journal/hosttest"
+	"github.com/aethertunnel/aethertunnel/platform/journal/journaltest"
 )
 
 // helperEnv makes TestHelperProcess a daemon that holds a parameter until it is killed: "dir stateDir".
@@ -57,14 +58,7 @@ type instance struct {
 
 func start(t *testing.T, dir, state string) *instance {
 	t.Helper()
-	if err := os.MkdirAll(state, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	j, err := journal.Open(state)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = j.Close() })
+	j := journaltest.Open(t, state)
 	h, err := New(Config{Dir: dir, StateDir: state, Scope: j.Scope(), Journal: j})
 	if err != nil {
 		t.Fatal(err)
@@ -82,17 +76,7 @@ func (i *instance) hold(key, value string) {
 // stop undoes the journal, as a daemon does at its end, and returns what was left.
 func (i *instance) stop() []journal.Left {
 	i.t.Helper()
-	report := i.j.Undo(Undoers())
-	if err := report.Err(); err != nil {
-		i.t.Fatal(err)
-	}
-	if n := len(i.j.Pending()); n != 0 {
-		i.t.Errorf("%d records pending after undoing", n)
-	}
-	if err := i.j.Close(); err != nil {
-		i.t.Fatal(err)
-	}
-	return report.Left
+	return journaltest.Undo(i.t, i.j, Undoers())
 }
 
 func noHolderFiles(t *testing.T, dir string) {
@@ -306,38 +290,18 @@ func TestSpreadsAreRestored(t *testing.T) {
 	expect(t, "net/ipv6/conf/off/forwarding", "0")
 }
 
-// crashing passes records on to a journal and then fails, as if the process had died before the change, or
-// fails before it records.
-type crashing struct {
-	j      *journal.Journal
-	before bool
-}
-
-var errCrash = errors.New("crash")
-
-func (c crashing) Record(changes ...journal.Change) ([]journal.ID, error) {
-	if c.before {
-		return nil, errCrash
-	}
-	if _, err := c.j.Record(changes...); err != nil {
-		return nil, err
-	}
-	return nil, errCrash
-}
-
-func (c crashing) Forget(ids ...journal.ID) error { return c.j.Forget(ids...) }
-
 func TestCrashAroundTheRecord(t *testing.T) {
 	for _, before := range []bool{true, false} {
 		hosttest.Enter(t)
 		listing := hosttest.Listing(t)
 		dir := t.TempDir()
 		a := start(t, dir, filepath.Join(dir, "a"))
-		h, err := New(Config{Dir: dir, StateDir: a.state, Scope: a.j.Scope(), Journal: crashing{a.j, before}})
+		j := &journaltest.Failing{Journal: a.j, FailAt: 1, After: !before}
+		h, err := New(Config{Dir: dir, StateDir: a.state, Scope: a.j.Scope(), Journal: j})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := h.Hold(Setting{Key: SrcValidMark, Value: "1"}); !errors.Is(err, errCrash) {
+		if err := h.Hold(Setting{Key: SrcValidMark, Value: "1"}); !errors.Is(err, journaltest.ErrCrash) {
 			t.Fatalf("hold: %v", err)
 		}
 		if left := a.stop(); len(left) > 0 {

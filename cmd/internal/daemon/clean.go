@@ -14,7 +14,7 @@ import (
 // Cleaned is what Clean did.
 type Cleaned struct {
 	Undone int      // changes taken back
-	Kept   []string // what somebody else has changed since, one line each
+	Kept   []string // what somebody else has changed since, now or when the daemon ended, one line each
 }
 
 // Clean undoes what a daemon of this state directory has left behind when it was killed. While one runs it fails with
@@ -22,6 +22,9 @@ type Cleaned struct {
 func Clean(dir string, log *slog.Logger) (cleaned Cleaned, err error) {
 	if _, err := os.Stat(filepath.Join(dir, "state.db")); errors.Is(err, os.ErrNotExist) {
 		return Cleaned{}, fmt.Errorf("no aetherd has run with state %s: nothing to undo", dir)
+	}
+	if err := checkStateDir(dir); err != nil {
+		return Cleaned{}, err
 	}
 	st, err := openState(dir)
 	if err != nil {
@@ -34,6 +37,9 @@ func Clean(dir string, log *slog.Logger) (cleaned Cleaned, err error) {
 	}
 	h := &host{journal: j, log: log}
 	report, err := h.undo()
+	earlier, leftErr := takeLeft(dir)
+	err = errors.Join(err, leftErr)
+	cleaned.Kept = earlier
 	for _, l := range report.Left {
 		cleaned.Kept = append(cleaned.Kept, l.String())
 	}

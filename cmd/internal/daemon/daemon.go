@@ -15,6 +15,7 @@ import (
 	"github.com/aethertunnel/aethertunnel/control"
 	"github.com/aethertunnel/aethertunnel/control/api"
 	"github.com/aethertunnel/aethertunnel/control/config"
+	"github.com/aethertunnel/aethertunnel/crypto/token"
 	"github.com/aethertunnel/aethertunnel/dataplane"
 	"github.com/aethertunnel/aethertunnel/tun"
 )
@@ -41,14 +42,11 @@ type node struct {
 func Run(ctx context.Context, o Options) (err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	invite, err := parseInvite(o.Invite)
+	dir := o.Config.Node.State
+	invite, err := precheck(dir, o.Invite)
 	if err != nil {
 		return err
 	}
-	if err := checkPrivilege(); err != nil {
-		return err
-	}
-	dir := o.Config.Node.State
 	st, err := openState(dir)
 	if err != nil {
 		return err
@@ -69,6 +67,24 @@ func Run(ctx context.Context, o Options) (err error) {
 		return n.runMember(ctx)
 	}
 	return n.runGateway(ctx)
+}
+
+// Precheck finds what keeps Run from starting, as far as that can be told without making or changing anything: an invite
+// that is none, a process that may not change the network, a state directory that strangers can write to.
+func Precheck(state, invite string) error {
+	_, err := precheck(state, invite)
+	return err
+}
+
+func precheck(state, text string) (*token.Invite, error) {
+	invite, err := parseInvite(text)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPrivilege(); err != nil {
+		return nil, err
+	}
+	return invite, checkStateDir(state)
 }
 
 // openNIC makes the virtual NIC and the dataplane on it.

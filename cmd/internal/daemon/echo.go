@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"time"
@@ -24,6 +26,9 @@ func echo(ctx context.Context, target netip.Addr) (time.Duration, error) {
 		network, protocol, request, reply = "ip6:ipv6-icmp", 58, ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply
 	}
 	conn, err := net.Dial(network, target.String())
+	if errors.Is(err, fs.ErrPermission) {
+		return 0, fmt.Errorf("ping %s: not permitted, give the process CAP_NET_RAW to see at once whether packets pass", target)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("ping %s: %w", target, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 
 	"github.com/quic-go/quic-go/http3"
 
@@ -29,21 +30,22 @@ type gatewayNode struct {
 
 func (n *node) runGateway(ctx context.Context) error {
 	g := &gatewayNode{node: n}
-	// A port that is taken must not leave a network behind that nobody asked for twice.
+	// A port or a device name that is taken must not leave a network behind: the first invite is shown only by the start
+	// that makes it.
 	defer g.closeSockets()
 	if err := g.openSockets(ctx); err != nil {
 		return err
 	}
-	if err := g.openAuthority(); err != nil {
-		return err
-	}
-	if err := refuseConnected(g.authority.Network().Prefixes); err != nil {
+	if err := g.refuseTaken(); err != nil {
 		return err
 	}
 	if err := n.openNIC(); err != nil {
 		return err
 	}
 	defer n.closeNIC()
+	if err := g.openAuthority(); err != nil {
+		return err
+	}
 	g.reach = newReachability(n.opts.Config.Gateway, n.host.device)
 	if err := g.openGateway(); err != nil {
 		return err
@@ -90,9 +92,6 @@ func (g *gatewayNode) openAuthority() error {
 		if err != nil {
 			return fmt.Errorf("look for prefixes in use: %w", err)
 		}
-		if err := refuseConnected(asked); err != nil {
-			return err
-		}
 		g.created = true
 		g.authority, err = admit.CreateNetwork(g.state.store, cfg, admit.NetworkParams{
 			Name: g.name(), Gateway: g.state.key.Public(), GatewayName: g.name(), Prefixes: asked, Avoid: avoid,
@@ -108,7 +107,7 @@ func (g *gatewayNode) openAuthority() error {
 	}
 	have := g.authority.Network().Prefixes
 	for _, p := range asked {
-		if !containsPrefix(have, p) {
+		if !slices.Contains(have, p) {
 			return fmt.Errorf("--network %v: the network of state %s has %v already, and its members know it: "+
 				"leave --network out, or use --state DIR with a fresh directory", p, g.state.dir, have)
 		}
@@ -116,14 +115,12 @@ func (g *gatewayNode) openAuthority() error {
 	return nil
 }
 
-func containsPrefix(have []netip.Prefix, p netip.Prefix) bool {
-	for _, h := range have {
-		// IPv6 nodes live in the first /64 of a larger block, so both are the same network to the operator.
-		if h == p || h.Addr() == p.Masked().Addr() && h.Bits() >= p.Bits() {
-			return true
-		}
+// refuseTaken refuses the prefixes of this network, or of the one to be made, that another interface has.
+func (g *gatewayNode) refuseTaken() error {
+	if g.state.network != nil {
+		return refuseConnected(g.state.network.Prefixes)
 	}
-	return false
+	return refuseConnected(g.opts.Config.Gateway.Network)
 }
 
 // refuseConnected refuses prefixes that another interface has, before anything on the host changes.

@@ -63,7 +63,7 @@ func (g *gatewayNode) Status() api.Status {
 	s.Role, s.State, s.Name, s.Network = "gateway", "listening", status.Self.Name, status.Network.Name
 	s.Prefixes, s.Addresses = status.Network.Prefixes, status.Self.Addresses
 	s.Granted, s.Notices = status.Granted, status.Notices
-	s.Routes = status.Routes
+	s.Routes = g.host.inTunnel(status.Routes)
 	s.Advertise = g.gateway.Addresses()
 	if notice := g.reach.notice(s.Advertise); notice != "" {
 		s.Notices = append(s.Notices, notice)

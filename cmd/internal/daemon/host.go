@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/aethertunnel/aethertunnel/control"
@@ -19,6 +20,7 @@ import (
 
 // host makes the operating system agree with control's plans, and undoes all of it at the end.
 type host struct {
+	dir       string // the state directory
 	journal   *journal.Journal
 	selectors route.Selectors
 	routes    *route.Manager
@@ -28,6 +30,9 @@ type host struct {
 	table     string
 	ports     []uint16
 	log       *slog.Logger
+
+	mu   sync.Mutex     // guards near
+	near []netip.Prefix // routes of the last plan that are not taken from the tunnel
 }
 
 // undoers knows how to take back every kind of change.
@@ -42,7 +47,7 @@ func openHost(dir string, s *store.Store, log *slog.Logger) (*host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open undo journal: %w", err)
 	}
-	h := &host{journal: j, table: firewall.TableName(dir), log: log}
+	h := &host{dir: dir, journal: j, table: firewall.TableName(dir), log: log}
 	if err := h.setUp(dir, s); err != nil {
 		return nil, errors.Join(err, j.Close())
 	}
@@ -52,6 +57,9 @@ func openHost(dir string, s *store.Store, log *slog.Logger) (*host, error) {
 func (h *host) setUp(dir string, s *store.Store) error {
 	if _, err := h.undo(); err != nil {
 		return fmt.Errorf("undo what an earlier start has left: %w", err)
+	}
+	if _, err := takeLeft(dir); err != nil { // nobody has asked for it with down
+		return fmt.Errorf("forget what an earlier start has left: %w", err)
 	}
 	var err error
 	if h.selectors, err = chooseSelectors(dir, s); err != nil {
@@ -98,9 +106,12 @@ func (h *host) undo() (journal.Report, error) {
 	return report, report.Err()
 }
 
-// close undoes everything and closes the journal.
+// close undoes everything, keeps for `aetherd down` what had to be left, and closes the journal.
 func (h *host) close() error {
-	_, err := h.undo()
+	report, err := h.undo()
+	if keepErr := keepLeft(h.dir, report.Left); keepErr != nil {
+		h.log.Warn("the list of what was left is in this log only", "error", keepErr)
+	}
 	return errors.Join(err, h.journal.Close())
 }
 
@@ -173,15 +184,27 @@ func (h *host) usableRoutes(p control.HostPlan) (routes []route.Route, notices [
 		}
 		taken[c.Prefix] = c
 	}
+	var near []netip.Prefix
 	for _, prefix := range p.Routes {
 		if c, found := taken[prefix]; found {
+			near = append(near, prefix)
 			notices = append(notices, fmt.Sprintf("%s is not taken from the tunnel: this machine is connected to %s on %s",
 				prefix, c.Network, c.Device))
 			continue
 		}
 		routes = append(routes, route.Route{Prefix: prefix})
 	}
+	h.mu.Lock()
+	h.near = near
+	h.mu.Unlock()
 	return routes, notices, nil
+}
+
+// inTunnel leaves out the routes that are not taken from the tunnel.
+func (h *host) inTunnel(routes []netip.Prefix) []netip.Prefix {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(routes), func(p netip.Prefix) bool { return slices.Contains(h.near, p) })
 }
 
 // errPrefixConnected means that the network's own prefix is in use on another interface.

@@ -115,25 +115,55 @@ func (m *memberNode) announce(ctx context.Context, connected <-chan struct{}) er
 		return nil
 	}
 	m.opts.up(Up{Status: m.Status(), Joined: m.joined})
+	rtt, err := firstPacket(ctx, func(ctx context.Context) (time.Duration, error) {
+		return firstEcho(ctx, gatewayAddresses(m.member.Status().Membership))
+	}, m.received, func(err error) {
+		m.observe(control.Event{Kind: control.EventNotice, Text: "nothing comes through the tunnel yet", Err: err})
+	})
+	switch {
+	case err == nil:
+		m.observe(control.Event{Kind: control.EventReady, Text: "packets pass", RTT: rtt})
+	case errors.Is(err, errNoEcho):
+		m.observe(control.Event{Kind: control.EventReady, Text: "packets pass, but the gateway does not answer ping"})
+	default:
+		return nil // ctx has ended
+	}
+	m.opts.ready()
+	return nil
+}
+
+// errNoEcho means that packets come through the tunnel, but no answers to ping: a host may be told not to give any.
+var errNoEcho = errors.New("the gateway does not answer ping")
+
+// firstPacket calls ping until it succeeds, or until something else has been received, and tells the first failure.
+func firstPacket(
+	ctx context.Context, ping func(context.Context) (time.Duration, error), received func() uint64, failed func(error),
+) (time.Duration, error) {
 	told := false
 	for ctx.Err() == nil {
-		rtt, err := firstEcho(ctx, gatewayAddresses(m.member.Status().Membership))
+		rtt, err := ping(ctx)
 		switch {
 		case err == nil:
-			m.observe(control.Event{Kind: control.EventReady, Text: "packets pass", RTT: rtt})
-			m.opts.ready()
-			return nil
-		case m.received() > 0:
-			// A host may be told not to answer pings; something else has come through the tunnel.
-			m.observe(control.Event{Kind: control.EventReady, Text: "packets pass, but the gateway does not answer ping"})
-			m.opts.ready()
-			return nil
+			return rtt, nil
+		case received() > 0:
+			return 0, errNoEcho
 		case !told && ctx.Err() == nil:
 			told = true
-			m.observe(control.Event{Kind: control.EventNotice, Text: "nothing comes through the tunnel yet", Err: err})
+			failed(err)
 		}
+		pause(ctx, echoRetry) // a ping that cannot even be sent fails at once
 	}
-	return nil
+	return 0, ctx.Err()
+}
+
+// pause waits, but not beyond the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // received counts the packets that came through the tunnel.

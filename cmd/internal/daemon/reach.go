@@ -92,6 +92,10 @@ func (r *reachability) notice(addresses []string) string {
 	if len(r.cfg.Advertise) > 0 {
 		return ""
 	}
+	if len(addresses) == 0 {
+		return "no other machine can reach this gateway, so it makes no invites: connect this machine to a network, " +
+			"listen on an address of it with --listen, or name one with --advertise HOST:PORT"
+	}
 	for _, text := range addresses {
 		a, err := netip.ParseAddrPort(text)
 		if err != nil {
@@ -176,6 +180,7 @@ func (m *portMapper) follow(ctx context.Context) {
 	router, local, ok, err := route.DefaultRouter()
 	if err != nil {
 		m.g.opts.Log.Warn("port mapping", "error", err)
+		return // what is known stays in use until the next change; the first invite does not wait for ever
 	}
 	if kind, usable := route.KindOf(local); !ok || !usable || kind == route.Global {
 		router, local = netip.Addr{}, netip.Addr{} // nobody to ask, or our own address is public

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
+	"runtime"
 	"slices"
 	"time"
 
@@ -41,6 +43,22 @@ func openState(dir string) (*state, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	return st, nil
+}
+
+// checkStateDir refuses a directory in which anybody could replace the keys and the journal of changes, which root undoes.
+func checkStateDir(dir string) error {
+	info, err := os.Stat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	if runtime.GOOS != "windows" && info.IsDir() && info.Mode().Perm()&0o002 != 0 {
+		return fmt.Errorf("state directory %s can be written by everybody (mode %#o): "+
+			"name one of aetherd's own with --state DIR, or, if it is that, chmod 700 %s", dir, info.Mode().Perm(), dir)
+	}
+	return nil
 }
 
 func (s *state) read() error {

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -139,5 +140,30 @@ func TestCleanWithoutState(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Error("asking made the directory")
+	}
+}
+
+// Everybody's directory is no place for keys, nor for a journal that root acts on.
+func TestStateThatEverybodyCanWriteIsRefused(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no permission bits")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkStateDir(dir); err == nil || !strings.Contains(err.Error(), "chmod 700 "+dir) {
+		t.Errorf("Run: %v", err)
+	}
+	if err := os.WriteFile(dir+"/state.db", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Clean(dir, nil); err == nil || !strings.Contains(err.Error(), "written by everybody") {
+		t.Errorf("Clean: %v", err)
+	}
+	for _, good := range []string{t.TempDir(), dir + "/none"} {
+		if err := checkStateDir(good); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
 	}
 }
