@@ -115,10 +115,28 @@ func TestAPrefixThatIsConnectedElsewhere(t *testing.T) {
 	g, l := twoMachines(t)
 	other := newMachine(t, "office")
 	cable(l, "eth1", other, "eth0", []string{"10.77.0.200/25"}, []string{"10.77.0.201/25"})
+	third := otherMachine(g)
 	gateway := gatewayUp(g)
 	o := l.aetherd("up", "--state", l.state("laptop"), gateway.invite())
 	o.refused(t, "10.77.0.0/24", "eth1", "--network PREFIX")
 	l.mustBeUntouched("after a refused start")
+
+	// Networks that come later than ours: at the gateway, and at a member that has joined.
+	member := third.up("third", "--name", "third", gateway.invite()).connected()
+	member.stop()
+	gateway.stop()
+	refused := func(m *machine, state string) {
+		t.Helper()
+		m.address("eth0", "10.77.0.201/25")
+		m.aetherd("up", "--state", m.state(state)).refused(t, "10.77.0.0/24", "eth0", "--network PREFIX")
+		if err := m.Interface("eth0").RemoveAddress("10.77.0.201/25"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustBeUntouched("after a refused start")
+	}
+	refused(g, "gateway")
+	g.up("gateway", "--port-mapping", "off").listening()
+	refused(third, "third")
 }
 
 // A process that may not administer the network, and a machine without a TUN driver.
@@ -158,7 +176,7 @@ func TestAFullDisk(t *testing.T) {
 			if err := os.Mkdir(state, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			size := fmt.Sprintf("size=%d", pages*os.Getpagesize())
+			size := fmt.Sprintf("size=%d,mode=700", pages*os.Getpagesize())
 			if err := unix.Mount("small", state, "tmpfs", 0, size); err != nil {
 				t.Fatal(err)
 			}

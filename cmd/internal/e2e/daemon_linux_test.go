@@ -58,7 +58,8 @@ func (m *machine) start(state string, args ...string) *daemon {
 	d := &daemon{t: m.t, machine: m, state: m.state(state), output: newOutput(), ended: make(chan struct{})}
 	d.api = api.NewClient(d.state)
 	args = append([]string{"up", "--state", d.state}, args...)
-	d.cmd = m.Command(context.WithoutCancel(m.t.Context()), os.Getenv(binaryVariable), args...)
+	d.cmd = m.Command(context.WithoutCancel(m.t.Context()), m.program, args...)
+	d.cmd.Env = append(os.Environ(), m.env...)
 	d.cmd.Stdout, d.cmd.Stderr = d.output, d.output
 	d.cmd.WaitDelay = 5 * time.Second
 	if err := d.cmd.Start(); err != nil {

@@ -12,6 +12,8 @@
 // daemon starts there, and again when the test ends; a difference fails the test. Failed tests print what
 // their daemons have said.
 //
+// One test builds aetherd a second time, with another function in the place where the daemon reads the clock.
+//
 // The tests run the product that is on disk, which the test cache of the go command does not know: use
 // -count=1.
 //

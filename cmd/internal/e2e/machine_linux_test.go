@@ -32,9 +32,11 @@ func within(t *testing.T, d time.Duration) context.Context {
 // daemon on it must be left as it was: a test that changes it by itself takes that back in a cleanup.
 type machine struct {
 	*lab.Namespace
-	t      *testing.T
-	dir    string
-	before listing // empty until a daemon starts
+	t       *testing.T
+	dir     string
+	before  listing  // empty until a daemon starts
+	program string   // the aetherd that runs here
+	env     []string // added to the environment of that
 }
 
 // newMachine makes a machine without any network.
@@ -43,7 +45,10 @@ func newMachine(t *testing.T, name string) *machine {
 	if reason := os.Getenv(skipVariable); reason != "" {
 		t.Skip(reason)
 	}
-	m := &machine{Namespace: labtest.Namespace(t, name), t: t, dir: filepath.Join(t.TempDir(), name)}
+	m := &machine{
+		Namespace: labtest.Namespace(t, name), t: t, dir: filepath.Join(t.TempDir(), name),
+		program: os.Getenv(binaryVariable),
+	}
 	if err := os.Mkdir(m.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +146,8 @@ func (m *machine) aetherd(args ...string) outcome {
 func (m *machine) aetherdWith(prepare func(*exec.Cmd), args ...string) outcome {
 	m.t.Helper()
 	m.watched()
-	c := m.Command(within(m.t, patience), os.Getenv(binaryVariable), args...)
+	c := m.Command(within(m.t, patience), m.program, args...)
+	c.Env = append(os.Environ(), m.env...)
 	var stdout, stderr strings.Builder
 	c.Stdout, c.Stderr = &stdout, &stderr
 	if prepare != nil {

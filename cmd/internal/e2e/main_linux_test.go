@@ -103,8 +103,8 @@ func outside(m *testing.M) (int, error) {
 }
 
 // build makes the program under test.
-func build(binary string) error {
-	args := []string{"build", "-o", binary}
+func build(binary string, flags ...string) error {
+	args := append([]string{"build", "-o", binary}, flags...)
 	if raceDetector {
 		args = append(args, "-race")
 	}
