@@ -27,33 +27,61 @@ var (
 // withDevice runs f with a device that is up and has addresses, in a network of its own.
 func withDevice(t *testing.T, f func(d Device) error) {
 	t.Helper()
+	withConfig(t, Config{Name: "at0", MTU: 1380}, f)
+}
+
+// withConfig is withDevice for a device called at0 made in another way.
+func withConfig(t testing.TB, c Config, f func(d Device) error) {
+	t.Helper()
 	inNetwork(t, func() error {
-		d, err := Create("at0", 1380)
+		d, err := c.Create()
 		if err != nil {
 			return err
 		}
-		link, err := netlink.LinkByName("at0")
-		if err != nil {
-			return errors.Join(err, d.Close())
-		}
-		for _, a := range []netip.Addr{host4, host6} {
-			bits := 24
-			if a.Is6() {
-				bits = 64
-			}
-			address := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())}}
-			if a.Is6() {
-				address.Flags = unix.IFA_F_NODAD
-			}
-			if err := netlink.AddrAdd(link, address); err != nil {
-				return errors.Join(fmt.Errorf("add %v: %w", a, err), d.Close())
-			}
-		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			return errors.Join(err, d.Close())
-		}
-		return errors.Join(untilLocal(host6), f(d), d.Close())
+		return inUse(d, f)
 	})
+}
+
+// withDriver is withDevice for a queue with flags of its own.
+func withDriver(t testing.TB, flags uint16, f func(d *native) error) {
+	t.Helper()
+	inNetwork(t, func() error {
+		dev, err := openAs("at0", 1380, flags)
+		if err != nil {
+			return err
+		}
+		d := &native{dev: dev, drained: make(chan struct{})}
+		go d.drainEvents()
+		if err := d.configure(Config{}); err != nil {
+			return errors.Join(err, d.Close())
+		}
+		return inUse(d, func(Device) error { return f(d) })
+	})
+}
+
+// inUse gives at0 addresses, sets it up, runs f and closes it.
+func inUse(d Device, f func(d Device) error) error {
+	link, err := netlink.LinkByName("at0")
+	if err != nil {
+		return errors.Join(err, d.Close())
+	}
+	for _, a := range []netip.Addr{host4, host6} {
+		bits := 24
+		if a.Is6() {
+			bits = 64
+		}
+		address := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())}}
+		if a.Is6() {
+			address.Flags = unix.IFA_F_NODAD
+		}
+		if err := netlink.AddrAdd(link, address); err != nil {
+			return errors.Join(fmt.Errorf("add %v: %w", a, err), d.Close())
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return errors.Join(err, d.Close())
+	}
+	return errors.Join(untilLocal(host6), f(d), d.Close())
 }
 
 // untilLocal waits until the host takes packets to an address: IPv6 adds the route for it in the background.

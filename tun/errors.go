@@ -14,12 +14,23 @@ var (
 	ErrPermission = errors.New("not permitted to create a network interface")
 	// ErrNameInUse means that an interface of that name exists already.
 	ErrNameInUse = errors.New("interface name in use")
-	// ErrClosed is what Read and Write return after Close, or after the device was deleted by someone else.
+	// ErrClosed is what reading and writing return after Close, or after the device was deleted by someone else.
 	ErrClosed = errors.New("TUN device closed")
-	// ErrUnreadable is what Read returns when the host handed over something that is not, or not wholly, among the
-	// packets returned: a super-packet of more segments than there are buffers, an unknown kind of offload. What is
-	// missing is lost; the device is still good.
+	// ErrUnreadable is what reading returns when the host handed over something that is not, or not wholly, among the
+	// packets returned: an unknown kind of offload, one that contradicts the packet; for Read, a super-packet of more
+	// segments than there are buffers. What is missing is lost; the device is still good.
 	ErrUnreadable = errors.New("packet from the host cannot be read")
+	// ErrUnwritable is what WritePacket returns for what this device cannot write: too many pieces or bytes, an Offload
+	// that contradicts the packet or that Offloads does not name. The packet is lost; the device is still good.
+	ErrUnwritable = errors.New("packet cannot be written")
+)
+
+// Ready-made, since a packet may be the fault of a stranger, and of those there can be many.
+var (
+	errPieces  = fmt.Errorf("%w: not 1 to %d pieces", ErrUnwritable, MaxPieces)
+	errLength  = fmt.Errorf("%w: not 1 to %d bytes", ErrUnwritable, MaxPacketBytes)
+	errOffload = fmt.Errorf("%w: offload that the device does not do", ErrUnwritable)
+	errHeaders = fmt.Errorf("%w: headers not whole in the first piece, or not what the offload says", ErrUnwritable)
 )
 
 // Error says which device could not be made and what the user can do about it.

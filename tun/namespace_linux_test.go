@@ -11,7 +11,7 @@ import (
 )
 
 // inNetwork runs f on a thread with an empty network of its own, which ends with it.
-func inNetwork(t *testing.T, f func() error) {
+func inNetwork(t testing.TB, f func() error) {
 	t.Helper()
 	onThread(t, func() error {
 		if err := unshare(unix.CLONE_NEWNET); err != nil {
@@ -36,7 +36,7 @@ func unshare(flags int) error {
 }
 
 // onThread runs f on an OS thread that nothing else uses, before or after.
-func onThread(t *testing.T, f func() error) {
+func onThread(t testing.TB, f func() error) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {

@@ -18,6 +18,7 @@ const minMTU, maxMTU = 68, 65535
 // native is a kernel device behind wireguard's portable driver.
 type native struct {
 	dev      wgtun.Device
+	queue    *queue
 	name     string
 	offloads Offloads
 
@@ -27,29 +28,48 @@ type native struct {
 	closeErr error // set by closing
 }
 
-// Create makes a kernel TUN device with the given interface name and MTU (bytes). An empty name, or one
-// with %d for a number on Linux, lets the system choose. Errors are of type [*Error].
+// Create makes a kernel TUN device with the given interface name and MTU, for Device.Read; see [Config].
 func Create(name string, mtu int) (Device, error) {
-	if err := checkName(name); err != nil {
+	return Config{Name: name, MTU: mtu, cutByDriver: true}.Create()
+}
+
+// Create makes a kernel TUN device. Errors are of type [*Error].
+func (c Config) Create() (Device, error) {
+	if err := checkName(c.Name); err != nil {
 		return nil, err
 	}
-	if mtu < minMTU || mtu > maxMTU {
+	if c.MTU < minMTU || c.MTU > maxMTU {
 		return nil, &Error{
-			Name: name, Err: fmt.Errorf("MTU of %d bytes", mtu),
+			Name: c.Name, Err: fmt.Errorf("MTU of %d bytes", c.MTU),
 			Remedy: fmt.Sprintf("use %d to %d", minMTU, maxMTU),
 		}
 	}
-	dev, err := open(name, mtu)
+	dev, err := open(c.Name, c.MTU)
 	if err != nil {
-		return nil, createError(name, err)
+		return nil, createError(c.Name, err)
 	}
-	given, err := dev.Name()
-	if err != nil {
-		return nil, errors.Join(createError(name, err), dev.Close())
-	}
-	d := &native{dev: dev, name: given, offloads: offloads(dev, given), drained: make(chan struct{})}
+	d := &native{dev: dev, drained: make(chan struct{})}
 	go d.drainEvents()
+	if err := d.configure(c); err != nil {
+		e := createError(c.Name, err)
+		if err := d.Close(); err != nil {
+			return nil, errors.Join(e, err)
+		}
+		return nil, e
+	}
 	return d, nil
+}
+
+// configure settles the offloads and makes the queue.
+func (d *native) configure(c Config) (err error) {
+	if d.name, err = d.dev.Name(); err != nil {
+		return err
+	}
+	if d.offloads, err = c.offloads(d.dev, d.name); err != nil {
+		return err
+	}
+	d.queue, err = newQueue(d.dev, d.name, d.offloads)
+	return err
 }
 
 // drainEvents empties the driver's event channel, which blocks its listeners when nobody reads it. The driver closes
@@ -63,6 +83,16 @@ func (d *native) drainEvents() {
 func (d *native) Name() string       { return d.name }
 func (d *native) BatchSize() int     { return d.dev.BatchSize() }
 func (d *native) Offloads() Offloads { return d.offloads }
+
+func (d *native) ReadPackets(packets []Packet, budgetBytes int) (int, error) {
+	return d.queue.readPackets(packets, budgetBytes, true)
+}
+
+func (d *native) TryReadPackets(packets []Packet, budgetBytes int) (int, error) {
+	return d.queue.readPackets(packets, budgetBytes, false)
+}
+
+func (d *native) WritePacket(pieces [][]byte, o Offload) error { return d.queue.writePacket(pieces, o) }
 
 func (d *native) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	for {

@@ -32,12 +32,15 @@ func checkName(name string) error {
 
 // open makes the device. It asks for a new one: without that the kernel would hand out an existing persistent device of
 // the same name, which is somebody else's.
-func open(name string, mtu int) (wgtun.Device, error) {
+func open(name string, mtu int) (wgtun.Device, error) { return openAs(name, mtu, unix.IFF_VNET_HDR) }
+
+// openAs is open for a queue with the given flags beside those that all have.
+func openAs(name string, mtu int, flags uint16) (wgtun.Device, error) {
 	request, err := unix.NewIfreq(name)
 	if err != nil {
 		return nil, err
 	}
-	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_TUN_EXCL | flags)
 	fd, err := unix.Open(cloneDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", cloneDevice, err)
@@ -107,30 +110,4 @@ func causeOf(err error) cause {
 		return causeListener
 	}
 	return causePacket
-}
-
-// offloads reads the flags of the queue.
-func offloads(dev wgtun.Device, name string) Offloads {
-	o := Offloads{}
-	raw, err := dev.File().SyscallConn()
-	if err != nil {
-		return o
-	}
-	controlErr := raw.Control(func(fd uintptr) {
-		request, err := unix.NewIfreq(name)
-		if err != nil || unix.IoctlIfreq(int(fd), unix.TUNGETIFF, request) != nil {
-			return
-		}
-		o.VirtioHeader = request.Uint16()&unix.IFF_VNET_HDR != 0
-		// The driver insists on TCP offloads with a virtio header and asks for UDP where the kernel has it; asking
-		// again for the same set tells whether it was granted and changes nothing.
-		const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
-		o.TCP = o.VirtioHeader
-		o.UDP = o.VirtioHeader &&
-			unix.IoctlSetInt(int(fd), unix.TUNSETOFFLOAD, tcp|unix.TUN_F_USO4|unix.TUN_F_USO6) == nil
-	})
-	if controlErr != nil {
-		return Offloads{}
-	}
-	return o
 }

@@ -28,4 +28,4 @@ func deviceGone(wgtun.Device, error) bool { return false }
 func causeOf(error) cause { return causeDevice }
 
 // offloads reports none: the driver moves single packets.
-func offloads(wgtun.Device, string) Offloads { return Offloads{} }
+func (Config) offloads(wgtun.Device, string) (Offloads, error) { return Offloads{}, nil }

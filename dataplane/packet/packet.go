@@ -1,5 +1,3 @@
-// Package packet reads the headers of inner IP packets in place (RFC 791, RFC 8200). Nothing here allocates,
-// keeps a reference or does I/O.
 package packet
 
 import (
@@ -20,59 +18,104 @@ const (
 	ProtocolTCP    = 6
 	ProtocolUDP    = 17
 	ProtocolICMPv6 = 58
+
+	protocolHopByHop       = 0
+	protocolDCCP           = 33
+	protocolRouting        = 43
+	protocolIPv6Fragment   = 44
+	protocolAuthentication = 51
+	protocolDestination    = 60
+	protocolSCTP           = 132
+	protocolMobility       = 135
+	protocolUDPLite        = 136
 )
 
 // Header is what the dataplane needs to know of a packet.
 type Header struct {
 	Src, Dst netip.Addr
-	Version  uint8 // 4 or 6
-	Protocol uint8 // IPv4 protocol, or IPv6 next header (which may be an extension header)
-	HopLimit uint8 // IPv4 TTL or IPv6 hop limit
+	// SrcPort and DstPort are those of TCP, UDP, UDP-Lite, DCCP and SCTP, and 0 where there are none to read:
+	// other protocols, IPv6 extension headers, fragments (the first one too) and packets that end before
+	// them.
+	SrcPort, DstPort uint16
+	// TransportOffset is where the IPv4 header with its options, or the fixed IPv6 header, ends.
+	TransportOffset uint16
+	Version         uint8 // 4 or 6
+	Protocol        uint8 // IPv4 protocol, or IPv6 next header (which may be an extension header)
+	HopLimit        uint8 // IPv4 TTL or IPv6 hop limit
+	// Fragment is set for a part of a packet: IPv4 with an offset or with more to come, or IPv6 whose first
+	// extension header is the fragment header.
+	Fragment bool
 }
 
 // Parse reads the IP header of b, which must hold exactly one packet. ok is false when b is not one: wrong
 // version, truncated, or a length field that disagrees with len(b).
 func Parse(b []byte) (h Header, ok bool) {
+	ok = h.Read(b)
+	return h, ok
+}
+
+// Read is [Parse] without the copies: it fills in h, or reports false and leaves it as it was.
+func (h *Header) Read(b []byte) bool {
 	if len(b) < MinIPv4HeaderBytes {
-		return Header{}, false
+		return false
 	}
 	switch b[0] >> 4 {
 	case 4:
-		return parseIPv4(b)
+		return h.readIPv4(b)
 	case 6:
-		return parseIPv6(b)
+		return h.readIPv6(b)
 	}
-	return Header{}, false
+	return false
 }
 
-func parseIPv4(b []byte) (Header, bool) {
+func (h *Header) readIPv4(b []byte) bool {
 	headerBytes := int(b[0]&0x0f) * 4
 	if headerBytes < MinIPv4HeaderBytes || headerBytes > len(b) {
-		return Header{}, false
+		return false
 	}
 	if int(binary.BigEndian.Uint16(b[2:4])) != len(b) {
-		return Header{}, false
+		return false
 	}
-	return Header{
-		Src:     netip.AddrFrom4([4]byte(b[12:16])),
-		Dst:     netip.AddrFrom4([4]byte(b[16:20])),
-		Version: 4, Protocol: b[9], HopLimit: b[8],
-	}, true
+	h.Src, h.Dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+	h.Version, h.Protocol, h.HopLimit = 4, b[9], b[8]
+	h.TransportOffset, h.Fragment = uint16(headerBytes), isIPv4Fragment(b)
+	h.readPorts(b[headerBytes:])
+	return true
 }
 
-func parseIPv6(b []byte) (Header, bool) {
+func (h *Header) readIPv6(b []byte) bool {
 	if len(b) < IPv6HeaderBytes || int(binary.BigEndian.Uint16(b[4:6])) != len(b)-IPv6HeaderBytes {
-		return Header{}, false
+		return false
 	}
-	return Header{
-		Src:     netip.AddrFrom16([16]byte(b[8:24])),
-		Dst:     netip.AddrFrom16([16]byte(b[24:40])),
-		Version: 6, Protocol: b[6], HopLimit: b[7],
-	}, true
+	h.Src, h.Dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	h.Version, h.Protocol, h.HopLimit = 6, b[6], b[7]
+	h.TransportOffset, h.Fragment = IPv6HeaderBytes, b[6] == protocolIPv6Fragment
+	h.readPorts(b[IPv6HeaderBytes:])
+	return true
+}
+
+func (h *Header) readPorts(transport []byte) {
+	h.SrcPort, h.DstPort = 0, 0
+	if !h.Fragment && hasPorts(h.Protocol) && len(transport) >= 4 {
+		h.SrcPort, h.DstPort = binary.BigEndian.Uint16(transport), binary.BigEndian.Uint16(transport[2:])
+	}
+}
+
+// isIPv4Fragment looks at the more-fragments bit and the fragment offset.
+func isIPv4Fragment(b []byte) bool { return b[6]&0x3f|b[7] != 0 }
+
+// hasPorts reports whether a transport header begins with two ports of 16 bits.
+func hasPorts(protocol uint8) bool {
+	switch protocol {
+	case ProtocolTCP, ProtocolUDP, protocolDCCP, protocolSCTP, protocolUDPLite:
+		return true
+	}
+	return false
 }
 
 // DecrementHopLimit takes one off the TTL or hop limit of a packet that Parse accepted and mends the IPv4
-// header checksum (RFC 1624). It reports false, changing nothing, when the packet may not be forwarded any more.
+// header checksum (RFC 1624). It reports false, changing nothing, when the packet may not be forwarded any
+// more.
 func DecrementHopLimit(b []byte) bool {
 	if b[0]>>4 == 6 {
 		if b[7] <= 1 {
@@ -93,10 +136,10 @@ func DecrementHopLimit(b []byte) bool {
 	return true
 }
 
-// Forwardable reports whether an endpoint may pass a packet with this address on at all. Link-local, loopback,
-// multicast and unspecified addresses stay on their link (RFC 9484 section 7, RFC 4291 section 2.5.6); 0.0.0.0/8 and
-// IPv4-mapped addresses belong on no link, and the latter would slip past checks made for IPv4 (RFC 1812 section
-// 5.3.7, RFC 4942 section 2.2).
+// Forwardable reports whether an endpoint may pass a packet with this address on at all. Link-local,
+// loopback, multicast and unspecified addresses stay on their link (RFC 9484 section 7, RFC 4291 section
+// 2.5.6); 0.0.0.0/8 and IPv4-mapped addresses belong on no link, and the latter would slip past checks made
+// for IPv4 (RFC 1812 section 5.3.7, RFC 4942 section 2.2).
 func Forwardable(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !a.Is4In6() && (!a.Is4() || a.As4()[0] != 0)
 }

@@ -53,6 +53,7 @@ func TestParse(t *testing.T) {
 	want := Header{
 		Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"),
 		Version: 4, Protocol: ProtocolUDP, HopLimit: 64,
+		TransportOffset: 20, SrcPort: 'h'<<8 | 'e', DstPort: 'l'<<8 | 'l',
 	}
 	if !ok || h != want {
 		t.Errorf("IPv4: got %+v, %v", h, ok)
@@ -61,6 +62,7 @@ func TestParse(t *testing.T) {
 	want = Header{
 		Src: netip.MustParseAddr("fd00::1"), Dst: netip.MustParseAddr("fd00::2"),
 		Version: 6, Protocol: ProtocolUDP, HopLimit: 63,
+		TransportOffset: 40, SrcPort: 'h'<<8 | 'e', DstPort: 'l'<<8 | 'l',
 	}
 	if !ok || h != want {
 		t.Errorf("IPv6: got %+v, %v", h, ok)
