@@ -119,7 +119,7 @@ func TestRenewalOfAWrongClockIsRefused(t *testing.T) {
 	m := g.newTestMember(t, "laptop", admit.InviteOptions{})
 	m.stop()
 	before := m.member.cfg.Membership.Chain
-	ahead := time.Duration(admit.Validity - admit.RenewBefore + time.Hour)
+	ahead := admit.Validity - admit.RenewBefore + time.Hour
 	g.clock.Store(int64(ahead))
 	later := NewMember(MemberConfig{
 		Key: m.key, Membership: m.member.cfg.Membership, Save: m.member.cfg.Save, Transport: newTransport(t),

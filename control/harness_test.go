@@ -31,11 +31,12 @@ type fakeHost struct {
 	plan    HostPlan
 	applied chan struct{} // one token per change
 	refuse  error
+	near    []netip.Prefix // LANs that the host is connected to
 }
 
 func newFakeHost() *fakeHost { return &fakeHost{applied: make(chan struct{}, 1)} }
 
-func (h *fakeHost) Apply(_ context.Context, p HostPlan) ([]string, error) {
+func (h *fakeHost) Apply(_ context.Context, p HostPlan) (HostReport, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.plan = p
@@ -43,7 +44,7 @@ func (h *fakeHost) Apply(_ context.Context, p HostPlan) ([]string, error) {
 	case h.applied <- struct{}{}:
 	default:
 	}
-	return nil, h.refuse
+	return HostReport{Routes: without(p.Routes, h.near)}, h.refuse
 }
 
 // await waits until the newest plan satisfies ok.

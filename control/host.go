@@ -23,9 +23,17 @@ type HostPlan struct {
 
 // Host changes the operating system.
 type Host interface {
-	// Apply makes the host agree with the plan and returns what the operator should know, such as a foreign firewall rule
-	// that drops forwarded packets. Applying an equal plan again changes nothing.
-	Apply(ctx context.Context, plan HostPlan) (notices []string, err error)
+	// Apply makes the host agree with the plan. Applying an equal plan again changes nothing, but may find that the host's
+	// network has become another.
+	Apply(ctx context.Context, plan HostPlan) (HostReport, error)
+}
+
+// HostReport is what a host has made of a plan.
+type HostReport struct {
+	// Routes are those of the plan that go out of our NIC. Left out are LANs that the host is connected to itself.
+	Routes []netip.Prefix
+	// Notices are what the operator should know, such as a foreign firewall rule that drops forwarded packets.
+	Notices []string
 }
 
 // Dataplane is the part of [dataplane.Engine] that control uses.

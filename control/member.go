@@ -15,6 +15,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/aethertunnel/aethertunnel/control/admit"
 	"github.com/aethertunnel/aethertunnel/control/masque"
 	"github.com/aethertunnel/aethertunnel/control/store"
 	"github.com/aethertunnel/aethertunnel/crypto/identity"
@@ -74,6 +75,7 @@ type Member struct {
 	plan    HostPlan  // what the host was told last
 	applied bool      // the host has agreed to a plan with addresses once
 	told    time.Time // when the user was told last that the gateway does not answer
+	topic   string    // what was said then, without the time of day; empty when there has been a session since
 	// abandoned is when an attempt to get a session was given up last: the gateway may know it as the newest one.
 	abandoned time.Time
 
@@ -261,18 +263,33 @@ func (m *Member) dialed(ctx context.Context, l *memberLink, err error) error {
 
 // unreachable tells the user why there is no session: when that is news, and once in a while.
 func (m *Member) unreachable(err error) {
-	line := err.Error()
 	if final := certificateError(err); final != nil {
-		line = final.Error()
+		err = final
 	}
-	m.mu.Lock()
-	news := m.status.Unreachable != line
-	m.status.Unreachable = line
-	m.mu.Unlock()
+	line := err.Error()
+	news := m.setUnreachable(line, topicOf(err))
 	if news || time.Since(m.told) > repeatPeriod {
 		m.told = time.Now()
 		m.observe(Event{Kind: EventDialFailed, Text: line})
 	}
+}
+
+// topicOf is what an error is about. Its text may tell the present time, which does not make it news.
+func topicOf(err error) string {
+	if validity, ok := errors.AsType[*admit.ValidityError](err); ok {
+		begun := !validity.Now.Before(validity.NotBefore)
+		return fmt.Sprint("certificate ", validity.NotBefore, validity.NotAfter, begun)
+	}
+	return err.Error()
+}
+
+// setUnreachable makes a line the reason why there is no session, and reports whether its topic is a new one.
+func (m *Member) setUnreachable(line, topic string) (news bool) {
+	m.mu.Lock()
+	m.status.Unreachable = line
+	m.mu.Unlock()
+	news, m.topic = m.topic != topic, topic
+	return news
 }
 
 // refusal returns ErrRefused with the gateway's reason if the gateway, whose certificate was good, does not want us.
@@ -336,9 +353,7 @@ func (m *Member) replacedItself() bool {
 func (m *Member) outdone() {
 	const line = "another machine uses this node's keys: " +
 		"if its state directory was copied, give one of the two an invite and a fresh --state"
-	m.mu.Lock()
-	m.status.Unreachable = line
-	m.mu.Unlock()
+	m.setUnreachable(line, line)
 	m.observe(Event{Kind: EventNotice, Text: line})
 }
 
@@ -361,7 +376,7 @@ func (m *Member) publish() {
 	m.link, m.status.Silent = nil, false
 	if m.current != nil {
 		m.link, m.status.Silent = &m.current.link, m.current.suspect
-		m.status.Unreachable = ""
+		m.status.Unreachable, m.topic = "", ""
 	}
 }
 

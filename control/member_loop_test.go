@@ -3,7 +3,10 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,6 +77,58 @@ func TestOwnAttemptIsNotAnotherMachine(t *testing.T) {
 	m, l, seen := idleMember(t)
 	if err := m.ended(l, replaced()); err != nil || seen.count(EventNotice) != 1 || m.Status().Unreachable == "" {
 		t.Errorf("another machine: %v, %v, status %q", err, seen.list, m.Status().Unreachable)
+	}
+}
+
+// A clock that is wrong goes on, which makes a new text of every attempt, but no news.
+func TestAWrongClockIsToldOnce(t *testing.T) {
+	m, _, seen := idleMember(t)
+	m.current = nil
+	begin, end := time.Now().Add(time.Hour), time.Now().Add(24*time.Hour)
+	for n := range 5 {
+		now := begin.Add(-time.Minute + time.Duration(n)*2*time.Second)
+		m.unreachable(failures{
+			errors.New("192.0.2.2:443: no answer"),
+			fmt.Errorf("192.0.2.1:443: %w", &admit.ValidityError{Now: now, NotBefore: begin, NotAfter: end}),
+		})
+		if clock := now.UTC().Format(time.RFC3339); !strings.Contains(m.Status().Unreachable, clock) {
+			t.Errorf("status does not say %s: %q", clock, m.Status().Unreachable)
+		}
+	}
+	if got := seen.count(EventDialFailed); got != 1 {
+		t.Errorf("told %d times: %v", got, seen.list)
+	}
+	m.unreachable(&admit.ValidityError{Now: end.Add(time.Hour), NotBefore: begin, NotAfter: end})
+	m.unreachable(errors.New("192.0.2.1:443: no answer"))
+	if got := seen.count(EventDialFailed); got != 3 {
+		t.Errorf("other reasons were not told: %v", seen.list)
+	}
+	m.told = time.Now().Add(-2 * repeatPeriod)
+	m.unreachable(errors.New("192.0.2.1:443: no answer"))
+	if got := seen.count(EventDialFailed); got != 4 {
+		t.Errorf("not told once in a while: %v", seen.list)
+	}
+}
+
+// What is told to go through the tunnel is what the host routes there: not the LANs that it is connected to.
+func TestToldRoutesAreThoseOfTheHost(t *testing.T) {
+	m, _, seen := idleMember(t)
+	host := newFakeHost()
+	m.cfg.Host = host
+	all := prefixes("10.7.0.0/16", "10.8.0.0/16")
+	plan := HostPlan{Addresses: prefixes("10.77.0.2/32"), Routes: all}
+	for n, c := range []struct{ near, want []netip.Prefix }{{all[:1], all[1:]}, {nil, all}, {nil, all}} {
+		host.near = c.near
+		if err := m.applyHost(t.Context(), plan); err != nil {
+			t.Fatal(err)
+		}
+		told := slices.DeleteFunc(slices.Clone(seen.list), func(e Event) bool { return e.Kind != EventRoutes })
+		if len(told) != min(n+1, 2) || !slices.Equal(told[len(told)-1].Prefixes, c.want) {
+			t.Errorf("near %v: told %v", c.near, told)
+		}
+		if got := m.Status().Routes; !slices.Equal(got, c.want) {
+			t.Errorf("near %v: status says %v", c.near, got)
+		}
 	}
 }
 

@@ -198,7 +198,6 @@ func (m *Member) apply(ctx context.Context, l *memberLink) error {
 	updated := m.membership
 	updated.Addresses = addresses
 	m.remember(updated)
-	m.publishRoutes(routes, granted)
 	return nil
 }
 
@@ -206,12 +205,15 @@ func (m *Member) apply(ctx context.Context, l *memberLink) error {
 // again with the next change or refresh.
 func (m *Member) applyHost(ctx context.Context, plan HostPlan) error {
 	m.plan = plan
-	notices, err := m.cfg.Host.Apply(ctx, plan)
+	report, err := m.cfg.Host.Apply(ctx, plan)
 	if err != nil && !m.applied {
 		return err
 	}
 	m.applied = m.applied || len(plan.Addresses) > 0
-	if err != nil {
+	notices := report.Notices
+	if err == nil {
+		m.publishRoutes(report.Routes, plan.Granted)
+	} else {
 		notices = append(notices, "the host could not be set up as it should be: "+err.Error())
 	}
 	m.mu.Lock()
@@ -226,6 +228,7 @@ func (m *Member) applyHost(ctx context.Context, plan HostPlan) error {
 	return nil
 }
 
+// publishRoutes makes known what the host routes now.
 func (m *Member) publishRoutes(routes, granted []netip.Prefix) {
 	m.mu.Lock()
 	routesChanged := !slices.Equal(m.status.Routes, routes)

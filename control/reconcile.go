@@ -122,15 +122,15 @@ func (g *Gateway) applyHost(ctx context.Context, active []activeRoute) error {
 			plan.Routes = append(plan.Routes, r.prefix)
 		}
 	}
-	notices, err := g.cfg.Host.Apply(ctx, plan)
+	report, err := g.cfg.Host.Apply(ctx, plan)
 	if err != nil {
 		return err
 	}
 	g.mu.Lock()
 	known := g.notices
-	g.routes, g.granted, g.notices = plan.Routes, plan.Granted, notices
+	g.routes, g.granted, g.notices = report.Routes, plan.Granted, report.Notices
 	g.mu.Unlock()
-	for _, n := range notices {
+	for _, n := range report.Notices {
 		if !slices.Contains(known, n) {
 			g.observe(Event{Kind: EventNotice, Text: n})
 		}

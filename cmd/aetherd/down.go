@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// stopLimit is how long down waits for the daemon to end.
-	stopLimit = 15 * time.Second
+	// stopLimit is how long down waits for the daemon to end, longer than a start may wait for a silent gateway.
+	stopLimit = 25 * time.Second
 	// stopPoll is how often it looks.
 	stopPoll = 50 * time.Millisecond
 )
@@ -25,12 +25,11 @@ const (
 func down(ctx context.Context, out io.Writer, log *slog.Logger, state string) error {
 	ctx, cancel := context.WithTimeout(ctx, stopLimit)
 	defer cancel()
-	err := api.NewClient(state).Stop(ctx)
-	running := err == nil
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	running, err := stop(ctx, out, state)
+	if errors.Is(err, context.DeadlineExceeded) {
 		return notStopped(state)
-	case err != nil && !errors.Is(err, api.ErrNotRunning):
+	}
+	if err != nil {
 		return err
 	}
 	cleaned, err := waitClean(ctx, log, state)
@@ -43,6 +42,31 @@ func down(ctx context.Context, out io.Writer, log *slog.Logger, state string) er
 		return err
 	}
 	return describeCleaned(out, cleaned, running)
+}
+
+// stop ends the daemon, if one is running. One that is starting cannot be asked yet: it is waited for.
+func stop(ctx context.Context, out io.Writer, state string) (running bool, err error) {
+	tick := time.NewTicker(stopPoll)
+	defer tick.Stop()
+	for told := false; ; told = true {
+		err := api.NewClient(state).Stop(ctx)
+		if !errors.Is(err, api.ErrNotRunning) {
+			return err == nil, err
+		}
+		if !busy(state) {
+			return false, nil
+		}
+		if !told {
+			if _, err := fmt.Fprintf(out, "%s; it is stopped as soon as it can be asked\n", notReadyYet(state)); err != nil {
+				return false, err
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
 }
 
 func describeCleaned(out io.Writer, cleaned daemon.Cleaned, running bool) error {

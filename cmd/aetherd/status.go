@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/aethertunnel/aethertunnel/cmd/internal/daemon"
 	"github.com/aethertunnel/aethertunnel/control/api"
 )
 
@@ -21,6 +23,9 @@ func newStatus() *cobra.Command {
 	state, asJSON := stateFlag(c), jsonFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		s, err := client(state).Status(c.Context())
+		if errors.Is(err, api.ErrNotRunning) && busy(*state) {
+			return errors.New(notReadyYet(*state) + ": ask again in a moment")
+		}
 		if err != nil {
 			return err
 		}
@@ -30,6 +35,17 @@ func newStatus() *cobra.Command {
 		return printStatus(c.OutOrStdout(), s)
 	}
 	return c
+}
+
+// notReadyYet is the line about a daemon that has the state and cannot be asked.
+func notReadyYet(state string) string {
+	return "aetherd is starting (or ending) with state " + state
+}
+
+// busy reports whether a daemon that cannot be asked has the state.
+func busy(state string) bool {
+	held, err := daemon.Busy(state)
+	return err == nil && held // of what we may not look at we know nothing
 }
 
 func printStatus(w io.Writer, s api.Status) error {

@@ -125,8 +125,8 @@ func (a *Authority) Routes() (routes []store.Route, err error) {
 
 // OfferRoutes sets the whole list of subnets that the node offers now; what it offered before and does not
 // any more is withdrawn. Approval outlives withdrawal. What the gateway itself offers is approved at once. An offer
-// that changes nothing is not written to disk. It returns the node's routes. Errors: [ErrTooManyRoutes], [ErrPrefix], [ErrPrefixConflict], [ErrUnknownNode],
-// [ErrRevoked].
+// that changes nothing is not written to disk. It returns the node's routes. Errors: [ErrTooManyRoutes], [ErrPrefix],
+// [ErrPrefixConflict], [ErrUnknownNode], [ErrRevoked].
 func (a *Authority) OfferRoutes(id identity.ID, prefixes []netip.Prefix) (routes []store.Route, err error) {
 	if len(prefixes) > MaxRoutes {
 		return nil, fmt.Errorf("%w: %d instead of up to %d", ErrTooManyRoutes, len(prefixes), MaxRoutes)

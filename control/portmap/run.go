@@ -18,7 +18,7 @@ const (
 	probeGrace = 750 * time.Millisecond
 	// minRenewal keeps a router that grants seconds from being asked all the time (RFC 6887 section 11.2.1).
 	minRenewal = 4 * time.Second
-	// retryFirst and retryMost bound the pause after a round without a mapping.
+	// retryFirst and retryMost bound the pause after a round without a mapping, or after a renewal that failed.
 	retryFirst, retryMost = 30 * time.Second, 15 * time.Minute
 	// announcementDelay spreads the clients of a router that restarted; announcementPause is the least time
 	// between two renewals that announcements cause, since anybody on the LAN can forge one.
@@ -256,6 +256,7 @@ func (c *Client) hold(ctx context.Context, p protocol, granted lease, announceme
 	renewal := time.NewTimer(renewalIn(granted.lifetime))
 	defer renewal.Stop()
 	var lastAnnounced time.Time
+	retry := retryFirst
 	for {
 		select {
 		case <-ctx.Done():
@@ -277,12 +278,18 @@ func (c *Client) hold(ctx context.Context, p protocol, granted lease, announceme
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			granted, expires = renewed, now.Add(renewed.lifetime)
+			granted, expires, retry = renewed, now.Add(renewed.lifetime), retryFirst
+			renewal.Reset(renewalIn(granted.lifetime))
+			continue
 		case lost(err) || !now.Before(expires):
 			c.log.Info("port mapping lost", "protocol", string(p.name()), "error", err)
 			return
 		}
-		renewal.Reset(renewalIn(expires.Sub(now)))
+		// The mapping may be gone already, as when the network has changed: that shows in the router's next answer only.
+		wait := min(jitter(retry), renewalIn(expires.Sub(now)))
+		retry = min(2*retry, retryMost)
+		c.log.Warn("port mapping not renewed", "protocol", string(p.name()), "error", err, "retry_in", wait)
+		renewal.Reset(wait)
 	}
 }
 
@@ -293,6 +300,5 @@ func lost(err error) bool {
 }
 
 // renewalIn gives the pause before a renewal when the mapping lives for another d: half of it and up to an
-// eighth more, so that repeated failures fall at a half, three quarters, seven eighths and so on (RFC 6887
-// section 11.2.1).
+// eighth more (RFC 6887 section 11.2.1).
 func renewalIn(d time.Duration) time.Duration { return max(d/2+rand.N(d/8+1), minRenewal) }

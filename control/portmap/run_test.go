@@ -3,6 +3,7 @@ package portmap
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -192,14 +193,17 @@ func TestFailedRenewals(t *testing.T) {
 		start := time.Now()
 		time.Sleep(lifetime - time.Second)
 		synctest.Wait()
-		if n := p.count(); n < 5 || n > 12 {
+		if n := p.count(); n < 8 || n > 16 {
 			t.Errorf("asked %d times while the mapping still lived", n)
 		}
+		last, limit := start, lifetime*5/8
 		for i, at := range p.times()[1:] {
-			left := lifetime - at.Sub(start)
-			if limit := lifetime >> (i + 1); left > limit {
-				t.Errorf("renewal %d with %s left, more than %s", i+1, left, limit)
+			if gap := at.Sub(last); gap > limit {
+				t.Errorf("renewal %d comes after %s, more than %s", i+1, gap, limit)
 			}
+			left := lifetime - at.Sub(start)
+			last, limit = at, max(left*5/8, minRenewal)
+			limit = min(limit, retryFirst<<i*11/10+time.Millisecond)
 		}
 		if n := len(seen()); n != 1 {
 			t.Errorf("%d events although the mapping still lived", n)
@@ -221,6 +225,48 @@ func TestFailedRenewals(t *testing.T) {
 		}
 		if err := stop(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestFailedRefresh asks in vain on behalf of a caller whose network has changed: that is said, and tried again soon.
+func TestFailedRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		p := &scripted{id: PCP, grant: func(int, request) (lease, error) {
+			if down.Load() {
+				return lease{}, errNoAnswer
+			}
+			return granted("203.0.113.5:443", time.Hour)
+		}}
+		c, seen, _, stop := bubble(t, p)
+		synctest.Wait()
+		var logged strings.Builder
+		c.log = slog.New(slog.NewTextHandler(&logged, nil)) // Run waits
+		down.Store(true)
+		c.Refresh()
+		time.Sleep(4 * retryFirst)
+		synctest.Wait()
+		if n := p.count(); n != 4 { // the first mapping, the refresh, and after one and three times retryFirst
+			t.Errorf("asked %d times", n)
+		}
+		down.Store(false)
+		time.Sleep(5 * retryFirst)
+		synctest.Wait()
+		before := p.count()
+		time.Sleep(25 * time.Minute)
+		synctest.Wait()
+		if n := p.count(); n != before {
+			t.Errorf("asked %d times with a mapping just renewed", n-before)
+		}
+		if n := len(seen()); n != 1 {
+			t.Errorf("%d events for one unchanged mapping", n)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(logged.String(), "port mapping not renewed"); n != 3 {
+			t.Errorf("three failures, %d lines:\n%s", n, logged.String())
 		}
 	})
 }

@@ -123,6 +123,26 @@ func openFile(path string) (*bbolt.DB, error) {
 	return db, err
 }
 
+// Held reports whether a process has the state in directory dir open. It makes and changes nothing. A directory without
+// state is held by nobody; other errors: those of [Open].
+func Held(dir string) (bool, error) {
+	path := filepath.Join(dir, fileName)
+	err := guard(path, func() error {
+		db, err := bbolt.Open(path, fileMode, &bbolt.Options{Timeout: lockWait, ReadOnly: true})
+		if err != nil {
+			return describe("open", path, err)
+		}
+		return describe("close", path, db.Close())
+	})
+	switch {
+	case errors.Is(err, ErrInUse):
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	}
+	return false, err
+}
+
 // guard turns what a damaged file does to the reader of its memory map, panics and page faults, into
 // [ErrDamaged].
 func guard(path string, read func() error) (err error) {

@@ -326,6 +326,33 @@ func TestSecondOpenIsRefused(t *testing.T) {
 	reopen(t, dir)
 }
 
+func TestHeld(t *testing.T) {
+	t.Parallel()
+	s, dir := openNew(t)
+	if held, err := Held(dir); err != nil || !held {
+		t.Errorf("open: %v, %v", held, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := Held(dir); err != nil || held {
+		t.Errorf("closed: %v, %v", held, err)
+	}
+	none := filepath.Join(dir, "none")
+	if held, err := Held(none); err != nil || held {
+		t.Errorf("no state: %v, %v", held, err)
+	}
+	if _, err := os.Stat(none); !errors.Is(err, os.ErrNotExist) {
+		t.Error("asking made the directory")
+	}
+	if err := os.WriteFile(filepath.Join(dir, fileName), []byte("x"), fileMode); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := Held(dir); held || !errors.Is(err, ErrDamaged) {
+		t.Errorf("damaged: %v, %v", held, err)
+	}
+}
+
 // Many at once on a new directory: one gets it, the others are told, and all mean the same file.
 func TestConcurrentFirstOpen(t *testing.T) {
 	t.Parallel()

@@ -77,7 +77,12 @@ func (g *gatewayNode) openGateway() error {
 	if err != nil {
 		return err
 	}
-	g.certificates = &certificates{authority: g.authority, key: g.state.key, addresses: g.gateway.Addresses}
+	g.certificates = &certificates{
+		authority: g.authority, key: g.state.key, addresses: g.gateway.Addresses, now: now,
+		failed: func(err error) {
+			g.observe(control.Event{Kind: control.EventNotice, Text: "the gateway's certificate stays as it is", Err: err})
+		},
+	}
 	// One that cannot be made or kept must be known before anybody is told that we listen.
 	_, err = g.certificates.get(nil)
 	return err

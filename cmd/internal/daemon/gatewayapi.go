@@ -62,8 +62,7 @@ func (g *gatewayNode) Status() api.Status {
 	s := g.baseStatus()
 	s.Role, s.State, s.Name, s.Network = "gateway", "listening", status.Self.Name, status.Network.Name
 	s.Prefixes, s.Addresses = status.Network.Prefixes, status.Self.Addresses
-	s.Granted, s.Notices = status.Granted, status.Notices
-	s.Routes = g.host.inTunnel(status.Routes)
+	s.Routes, s.Granted, s.Notices = status.Routes, status.Granted, status.Notices
 	s.Advertise = g.gateway.Addresses()
 	if notice := g.reach.notice(s.Advertise); notice != "" {
 		s.Notices = append(s.Notices, notice)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"sync"
 	"syscall"
 
 	"github.com/aethertunnel/aethertunnel/control"
@@ -30,9 +29,6 @@ type host struct {
 	table     string
 	ports     []uint16
 	log       *slog.Logger
-
-	mu   sync.Mutex     // guards near
-	near []netip.Prefix // routes of the last plan that are not taken from the tunnel
 }
 
 // undoers knows how to take back every kind of change.
@@ -116,33 +112,37 @@ func (h *host) close() error {
 }
 
 // Apply implements [control.Host].
-func (h *host) Apply(_ context.Context, p control.HostPlan) ([]string, error) {
-	routes, notices, err := h.usableRoutes(p)
+func (h *host) Apply(_ context.Context, p control.HostPlan) (control.HostReport, error) {
+	report, err := h.usableRoutes(p)
 	if err != nil {
-		return nil, err
+		return control.HostReport{}, err
 	}
 	if err := h.firewall.Set(firewall.Plan{
 		Table: h.table, Device: h.device, Mark: h.selectors.Mark, Ports: h.ports,
 		TunnelPrefixes: p.Tunnel, OwnAddresses: addressesOf(p.Addresses), Granted: p.Granted,
 	}); err != nil {
-		return nil, err
+		return control.HostReport{}, err
 	}
 	plan := route.Plan{
-		Device: h.device, MTU: h.mtu, Addresses: p.Addresses, Routes: routes, Guards: p.Tunnel, Selectors: h.selectors,
+		Device: h.device, MTU: h.mtu, Addresses: p.Addresses, Guards: p.Tunnel, Selectors: h.selectors,
+	}
+	for _, prefix := range report.Routes {
+		plan.Routes = append(plan.Routes, route.Route{Prefix: prefix})
 	}
 	routeNotices, err := h.routes.Set(plan)
 	if errors.Is(err, syscall.EROFS) {
-		return nil, fmt.Errorf("%w: /proc/sys is read-only here; start the container with "+
+		return control.HostReport{}, fmt.Errorf("%w: /proc/sys is read-only here; start the container with "+
 			"--sysctl net.ipv4.conf.all.src_valid_mark=1, or with /proc/sys writable", err)
 	}
 	if err != nil {
-		return nil, err
+		return control.HostReport{}, err
 	}
 	for _, n := range routeNotices {
-		notices = append(notices, n.Detail)
+		report.Notices = append(report.Notices, n.Detail)
 	}
 	forwardNotices, err := h.forward(p.Granted)
-	return append(notices, forwardNotices...), err
+	report.Notices = append(report.Notices, forwardNotices...)
+	return report, err
 }
 
 // forward opens the granted LANs, and says what else stands in the way.
@@ -172,39 +172,28 @@ func (h *host) forward(granted []netip.Prefix) ([]string, error) {
 
 // usableRoutes refuses a network whose own prefixes are already in use here, and leaves out LANs that this host is
 // connected to itself: the near way is the better one.
-func (h *host) usableRoutes(p control.HostPlan) (routes []route.Route, notices []string, err error) {
+func (h *host) usableRoutes(p control.HostPlan) (control.HostReport, error) {
 	conflicts, err := route.Connected(slices.Concat(p.Tunnel, p.Routes), h.device)
 	if err != nil {
-		return nil, nil, fmt.Errorf("look for connected networks: %w", err)
+		return control.HostReport{}, fmt.Errorf("look for connected networks: %w", err)
 	}
 	taken := make(map[netip.Prefix]route.Conflict)
 	for _, c := range conflicts {
 		if slices.Contains(p.Tunnel, c.Prefix) {
-			return nil, nil, conflictError(c)
+			return control.HostReport{}, conflictError(c)
 		}
 		taken[c.Prefix] = c
 	}
-	var near []netip.Prefix
+	var report control.HostReport
 	for _, prefix := range p.Routes {
 		if c, found := taken[prefix]; found {
-			near = append(near, prefix)
-			notices = append(notices, fmt.Sprintf("%s is not taken from the tunnel: this machine is connected to %s on %s",
-				prefix, c.Network, c.Device))
+			report.Notices = append(report.Notices, fmt.Sprintf(
+				"%s is not taken from the tunnel: this machine is connected to %s on %s", prefix, c.Network, c.Device))
 			continue
 		}
-		routes = append(routes, route.Route{Prefix: prefix})
+		report.Routes = append(report.Routes, prefix)
 	}
-	h.mu.Lock()
-	h.near = near
-	h.mu.Unlock()
-	return routes, notices, nil
-}
-
-// inTunnel leaves out the routes that are not taken from the tunnel.
-func (h *host) inTunnel(routes []netip.Prefix) []netip.Prefix {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(routes), func(p netip.Prefix) bool { return slices.Contains(h.near, p) })
+	return report, nil
 }
 
 // errPrefixConnected means that the network's own prefix is in use on another interface.

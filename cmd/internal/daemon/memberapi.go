@@ -20,7 +20,7 @@ func (m *memberNode) Status() api.Status {
 	s := m.baseStatus()
 	s.Role, s.State, s.Name, s.Network = "member", "connecting", status.Membership.Name, status.Membership.NetworkName
 	s.Prefixes, s.Addresses = status.Membership.Prefixes, status.Membership.Addresses
-	s.Routes, s.Granted, s.Notices = m.host.inTunnel(status.Routes), status.Granted, status.Notices
+	s.Routes, s.Granted, s.Notices = status.Routes, status.Granted, status.Notices
 	if status.Link != nil && !status.Silent {
 		s.State = "connected"
 	}

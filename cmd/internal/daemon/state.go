@@ -61,6 +61,9 @@ func checkStateDir(dir string) error {
 	return nil
 }
 
+// Busy reports whether a daemon has the state directory, one that is starting or ending among them. It makes nothing.
+func Busy(dir string) (bool, error) { return store.Held(dir) }
+
 func (s *state) read() error {
 	var err error
 	if s.key, _, err = store.LoadOrCreateKey(s.dir, rand.Reader); err != nil {

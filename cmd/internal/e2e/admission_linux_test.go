@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +119,40 @@ func TestAnImpostorAtTheGatewaysAddress(t *testing.T) {
 	impostor.stop()
 	g.up("gateway").listening()
 	member.connected()
+}
+
+// While a member waits for the gateway's word on its invite there is nobody to ask: status says that it is starting, and
+// down stops it as soon as it can.
+func TestVerbsWhileAMemberJoins(t *testing.T) {
+	t.Parallel()
+	g, l := twoMachines(t)
+	gateway := gatewayUp(g)
+	invite := gateway.invite()
+	gateway.stop()
+	member := l.up("laptop", "--name", "laptop", invite)
+	member.await("dialing")
+	l.aetherd("status", "--state", member.state).refused(t, "aetherd is starting", member.state)
+
+	told, ended := newOutput(), make(chan outcome, 1)
+	go func() {
+		ended <- l.aetherdWith(func(c *exec.Cmd) { c.Stdout = told }, "down", "--state", member.state)
+	}()
+	ctx := within(t, patience)
+	for changed := told.watch(); len(told.lines("aetherd is starting")) == 0; changed = told.watch() {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatal("down does not say that it waits")
+		}
+	}
+	g.up("gateway").listening()
+	if o := <-ended; o.code != 0 || len(told.lines("stopped; the machine is as it was")) != 1 || len(told.lines("")) != 2 {
+		t.Errorf("down: exit %d, %q%s", o.code, told.lines(""), o.stderr)
+	}
+	if code := member.wait(); code != 0 {
+		t.Errorf("the member ended with code %d", code)
+	}
+	l.mustBeUntouched("after down during a start")
 }
 
 // A revoked node is cut off at once and says so, and is not let in again.

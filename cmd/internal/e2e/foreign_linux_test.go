@@ -79,7 +79,7 @@ func TestAForeignFirewallThatDropsForwardedPackets(t *testing.T) {
 				remedies = append(remedies, remedy)
 				f.named(gateway, remedy)
 			}
-			member := l.up("laptop", "--name", "laptop", gateway.invite()).connected()
+			l.up("laptop", "--name", "laptop", gateway.invite()).connected()
 			l.reaches(gateway.address4(), gateway.address6())
 			l.doesNotReach(lan...)
 
@@ -87,13 +87,29 @@ func TestAForeignFirewallThatDropsForwardedPackets(t *testing.T) {
 				f.carryOut(t, g, remedies[i])
 			}
 			l.reaches(lan...)
-			// The gateway looks again at what happens next, here a member that comes back.
-			member.stop()
-			l.up("laptop").connected()
-			l.reaches(lan...)
+			// Nothing else happens: the gateway looks again by itself.
 			gateway.awaitStatus("without a notice", func(s api.Status) bool { return len(s.Notices) == 0 })
 		})
 	}
+}
+
+// The same on a member's machine, once its LAN has been approved.
+func TestAForeignFirewallAtAMember(t *testing.T) {
+	t.Parallel()
+	g, o, _ := behindMember(t)
+	lan := netip.MustParseAddr("192.168.7.2")
+	f := foreignFirewalls()["an operator"][0]
+	f.setUp(t, o)
+	gateway := gatewayUp(g)
+	office := o.up("office", "--name", "office", "--advertise-routes", "192.168.7.0/24",
+		gateway.invite("--routes", "192.168.7.0/24")).connected()
+	office.awaitStatus("granting its LAN", func(s api.Status) bool { return len(s.Granted) == 1 })
+	remedy := strings.ReplaceAll(f.remedy, "DEVICE", office.status().Device.Name)
+	f.named(office, remedy)
+	g.doesNotReach(lan)
+	f.carryOut(t, o, remedy)
+	g.reaches(lan)
+	office.awaitStatus("without a notice", func(s api.Status) bool { return len(s.Notices) == 0 })
 }
 
 // named checks that `up` and `status` tell of the chain in one line.
