@@ -1,4 +1,3 @@
-// Package udp opens the daemon's UDP sockets.
 package udp
 
 import (
@@ -18,6 +17,19 @@ type Config struct {
 	Address netip.AddrPort
 	// Mark is the firewall mark of everything sent (Linux SO_MARK); 0 for none.
 	Mark uint32
+
+	// What follows is for Open alone.
+
+	// ReceiveBufferBytes and SendBufferBytes are the sizes asked of the kernel, past its limits for users where the
+	// process may (SO_RCVBUFFORCE). 0 means 7 MiB, which is what quic-go wants; a negative one leaves the kernel's own
+	// as it was. The kernel counts its overhead too and reports twice what it was asked for.
+	ReceiveBufferBytes, SendBufferBytes int
+	// QUICQueuePackets bounds the datagrams that wait for quic-go; 0 means 1024. As many as ever
+	// waited at a time stay allocated, at 1.5 KiB each.
+	QUICQueuePackets int
+	// WithoutSegmentation, WithoutCoalescing and WithoutBatch switch fast paths off, for hosts where they misbehave.
+	// Without batches the other two are off as well.
+	WithoutSegmentation, WithoutCoalescing, WithoutBatch bool
 }
 
 // Listen opens a socket. The error is ErrPortInUse, ErrPermission, ErrAddress or ErrMark where that is the cause.
