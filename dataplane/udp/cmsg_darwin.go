@@ -9,3 +9,6 @@ const (
 
 // segmentBytes returns 0: this system does not coalesce datagrams.
 func segmentBytes(int32, int32, []byte) int { return 0 }
+
+// arrivedNanos returns 0: the time of arrival is not asked for.
+func arrivedNanos(int32, int32, []byte) int64 { return 0 }

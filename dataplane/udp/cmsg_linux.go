@@ -30,3 +30,18 @@ func appendSegment(b []byte, segmentBytes int) []byte {
 	binary.NativeEndian.PutUint16(data, uint16(segmentBytes))
 	return b
 }
+
+// arrivedNanos returns the time of arrival where a control message tells it (SO_TIMESTAMPNS: seconds and nanoseconds in
+// words of the machine).
+func arrivedNanos(level, kind int32, data []byte) int64 {
+	if level != unix.SOL_SOCKET || kind != unix.SO_TIMESTAMPNS {
+		return 0
+	}
+	switch len(data) {
+	case 16:
+		return int64(binary.NativeEndian.Uint64(data))*1e9 + int64(binary.NativeEndian.Uint64(data[8:]))
+	case 8:
+		return int64(int32(binary.NativeEndian.Uint32(data)))*1e9 + int64(binary.NativeEndian.Uint32(data[4:]))
+	}
+	return 0
+}

@@ -13,7 +13,7 @@ import (
 // parseControl takes what the kernel tells beside a datagram. Messages of other kinds are no business of ours, and of
 // what cannot be parsed nothing is taken.
 func (m *Message) parseControl(b []byte) {
-	m.Local, m.InterfaceIndex, m.ECN, m.SegmentBytes = netip.Addr{}, 0, 0, len(m.Data)
+	m.Local, m.InterfaceIndex, m.ArrivedNanos, m.ECN, m.SegmentBytes = netip.Addr{}, 0, 0, 0, len(m.Data)
 	for len(b) >= unix.SizeofCmsghdr {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(b)
 		if err != nil {
@@ -40,6 +40,8 @@ func (m *Message) control(level, kind int32, data []byte) {
 	default:
 		if n := segmentBytes(level, kind, data); n > 0 && n < len(m.Data) {
 			m.SegmentBytes = n
+		} else if t := arrivedNanos(level, kind, data); t != 0 {
+			m.ArrivedNanos = t
 		}
 	}
 }

@@ -46,6 +46,10 @@ func expect(t *testing.T, c *Conn, ms []Message, data []byte, segmentBytes int, 
 			if !reflect.DeepEqual(told, want) {
 				t.Fatalf("got %+v, want %+v", told, want)
 			}
+			// Whether the time is told depends on nothing but the way of receiving, and it is that of this test.
+			if age := time.Now().UnixNano() - m.ArrivedNanos; c.Offloads().Batch.On && (age < 0 || age > int64(time.Minute)) {
+				t.Fatalf("arrived %v ago", time.Duration(age))
+			}
 			if n := m.Datagrams(); n > 1 && m.SegmentBytes != segmentBytes || n == 1 && m.SegmentBytes != len(m.Data) {
 				t.Fatalf("%d bytes in segments of %d", len(m.Data), m.SegmentBytes)
 			}

@@ -29,6 +29,9 @@ type Message struct {
 	// not valid and 0 where the system does not tell.
 	Local          netip.Addr
 	InterfaceIndex uint32
+	// ArrivedNanos is when the kernel received the first datagram in Data, in nanoseconds of Unix time by the host's
+	// clock. It is 0 where the system does not tell.
+	ArrivedNanos int64
 	// ECN is the two bits of RFC 3168 section 5. All datagrams in Data have the same.
 	ECN uint8
 }
