@@ -94,7 +94,7 @@ func (r rule) matches(from, dep string) bool {
 
 // pure packages do no I/O and read no clock: time and randomness are arguments.
 var pure = []string{
-	"dataplane/packet", "dataplane/route", "dataplane/icmp", "dataplane/lane", "dataplane/sched", "crypto/token", "crypto/aead",
+	"dataplane/packet", "dataplane/route", "dataplane/icmp", "dataplane/lane", "dataplane/path", "dataplane/sched", "crypto/token", "crypto/aead",
 	"crypto/kem", "crypto/keyschedule",
 }
 
