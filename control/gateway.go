@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 	"golang.org/x/time/rate"
 
 	"github.com/aethertunnel/aethertunnel/control/admit"
@@ -17,6 +18,7 @@ import (
 	"github.com/aethertunnel/aethertunnel/control/store"
 	"github.com/aethertunnel/aethertunnel/crypto/identity"
 	"github.com/aethertunnel/aethertunnel/dataplane"
+	"github.com/aethertunnel/aethertunnel/dataplane/lane"
 )
 
 // refusalPeriod is how often a refused stranger gets a line, so that strangers cannot fill the log.
@@ -40,6 +42,7 @@ type GatewayConfig struct {
 	Addresses []string       // HOST:PORT under which members can reach it, may change later
 	Observe   func(Event)    // called from several goroutines, must not block
 	Now       func() time.Time
+	Lanes     *Lanes // nil: none
 }
 
 // Gateway admits nodes and routes between them.
@@ -68,8 +71,9 @@ type Gateway struct {
 type gatewayLink struct {
 	link
 	node    store.Node
-	byToken bool      // authenticated by bearer token, not by certificate
-	renewAt time.Time // when the certificate that the node has should be replaced; owned by the loop from begin on
+	byToken bool         // authenticated by bearer token, not by certificate
+	lanes   *laneSession // nil for one by token
+	renewAt time.Time    // when the certificate that the node has should be replaced; owned by the loop from begin on
 
 	// Owned by the loop: what it has said and what it was told.
 	offers     *rate.Limiter // changes of what it offers
@@ -194,10 +198,10 @@ func (g *Gateway) notice(line string) {
 // Ready is closed when host and dataplane are set up.
 func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 
-// closeAll tells every member to come back: this process ends, the network does not.
+// closeAll ends every session, and in order, because this process takes its lanes with it. Members come back by themselves.
 func (g *Gateway) closeAll() {
 	for _, l := range g.snapshotLinks() {
-		l.close(masque.CodeRestart, "the gateway restarts")
+		l.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "the gateway ends")
 	}
 }
 
@@ -207,7 +211,7 @@ func (g *Gateway) closeUnclaimed() {
 		select {
 		case msg := <-g.messages:
 			if msg.begun {
-				msg.link.close(masque.CodeRestart, "the gateway restarts")
+				msg.link.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "the gateway ends")
 			}
 		default:
 			return
@@ -374,6 +378,7 @@ func (g *Gateway) Revoke(name string) error {
 	g.mu.Lock()
 	links := slices.Clone(g.links[node.ID])
 	g.mu.Unlock()
+	g.cfg.Lanes.drop(node.ID, lane.ReasonRevoked)
 	for _, l := range links {
 		l.close(CodeRevoked, "revoked")
 	}

@@ -14,6 +14,9 @@ import (
 
 	"github.com/aethertunnel/aethertunnel/control/admit"
 	"github.com/aethertunnel/aethertunnel/control/masque"
+	"github.com/aethertunnel/aethertunnel/crypto/keyschedule"
+	"github.com/aethertunnel/aethertunnel/dataplane/lane"
+	"github.com/aethertunnel/aethertunnel/dataplane/udp"
 )
 
 // connKey is the context key of a request's QUIC connection.
@@ -94,6 +97,11 @@ func (g *Gateway) serve(ctx context.Context, p principal, s *masque.Session) {
 	}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	defer l.cancel(nil)
+	if !p.byToken {
+		socket, _ := p.conn.Context().Value(socketKey{}).(*udp.Conn) // nil where there is none: no lanes then
+		l.lanes = g.cfg.Lanes.begin(l.node.ID, &l.link, socket, keyschedule.Server)
+	}
+	defer g.cfg.Lanes.ended(l.lanes, false) // unless it is told below how
 	if !g.post(ctx, gatewayMessage{link: l, begun: true}) {
 		return
 	}
@@ -101,10 +109,18 @@ func (g *Gateway) serve(ctx context.Context, p principal, s *masque.Session) {
 	var recording sync.WaitGroup
 	defer recording.Wait()
 	recording.Go(func() { g.touch(l) })
-	err := s.Run(l.ctx, func(e masque.Event) { g.post(l.ctx, gatewayMessage{link: l, event: e}) })
+	err := s.Run(l.ctx, func(e masque.Event) {
+		if m, ok := e.(masque.PrivateCapsule); ok && m.Type == masque.CapsuleLane {
+			g.laneMessage(l, m.Payload)
+			return
+		}
+		g.post(l.ctx, gatewayMessage{link: l, event: e})
+	})
+	inOrder := orderly(err)
 	if cause := context.Cause(p.conn.Context()); cause != nil {
 		err = cause
 	}
+	g.cfg.Lanes.ended(l.lanes, inOrder || orderly(err))
 	g.post(context.WithoutCancel(ctx), gatewayMessage{link: l, ended: true, err: err})
 }
 
@@ -113,6 +129,17 @@ func (g *Gateway) touch(l *gatewayLink) {
 	err := recovered(func() error { return g.cfg.Authority.Touch(l.node.ID) })
 	if err != nil && !errors.Is(err, admit.ErrRevoked) { // the loop sees to that
 		g.observe(Event{Kind: EventNotice, Node: l.node.Name, Text: "last session not recorded", Err: err})
+	}
+}
+
+// laneMessage takes what a member says about lanes.
+func (g *Gateway) laneMessage(l *gatewayLink, payload []byte) {
+	err := g.cfg.Lanes.message(l.lanes, payload)
+	if errors.Is(err, lane.ErrMalformed) {
+		l.close(quic.ApplicationErrorCode(http3.ErrCodeMessageError), "malformed lane message")
+	}
+	if err != nil && g.refusals.Allow() {
+		g.observe(Event{Kind: EventNotice, Node: l.node.Name, Text: "lane message refused", Err: err})
 	}
 }
 

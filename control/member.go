@@ -19,6 +19,7 @@ import (
 	"github.com/aethertunnel/aethertunnel/control/masque"
 	"github.com/aethertunnel/aethertunnel/control/store"
 	"github.com/aethertunnel/aethertunnel/crypto/identity"
+	"github.com/aethertunnel/aethertunnel/dataplane/udp"
 )
 
 // ErrRefused means that the gateway knows us and does not let us in: the node was revoked, or its state was lost.
@@ -42,6 +43,8 @@ type MemberConfig struct {
 	Offer       []netip.Prefix  // LANs behind this node, offered to the network
 	Changes     <-chan struct{} // the host's addresses or routes have changed
 	Observe     func(Event)     // called from the loop, must not block
+	Lanes       *Lanes          // nil: none
+	Socket      *udp.Conn       // below Transport, for lanes
 	Seed        uint64          // for the jitter of retries
 	Now         func() time.Time
 }
@@ -94,6 +97,7 @@ type memberLink struct {
 	info     mapMessage
 	adopted  time.Time // when it became the current one
 	suspect  bool      // nothing comes back
+	lanes    *laneSession
 	nudges   chan struct{}
 }
 

@@ -140,7 +140,11 @@ func (m *Member) adopt(ctx context.Context, l *memberLink) error {
 	m.publish()
 	m.workers.Go(func() { m.carry(l) })
 	if old != nil {
+		m.cfg.Lanes.ended(old.lanes, false) // its lane goes on with the new session
 		old.close(CodeReplaced, "replaced by a newer session")
+	}
+	if err := m.cfg.Lanes.offer(l.lanes); err != nil {
+		m.observe(Event{Kind: EventNotice, Text: "no lane", Err: err})
 	}
 	if err := m.offer(l); err != nil {
 		m.observe(Event{Kind: EventNotice, Text: "routes not offered", Err: err})

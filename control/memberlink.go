@@ -16,6 +16,8 @@ import (
 	"github.com/aethertunnel/aethertunnel/control/admit"
 	"github.com/aethertunnel/aethertunnel/control/masque"
 	"github.com/aethertunnel/aethertunnel/control/store"
+	"github.com/aethertunnel/aethertunnel/crypto/keyschedule"
+	"github.com/aethertunnel/aethertunnel/dataplane/lane"
 )
 
 // Liveness of a link. QUIC itself gives up after MaxIdleTimeout, far too late for a person at a screen.
@@ -71,6 +73,7 @@ func (m *Member) request(ctx context.Context, won reached) (*memberLink, error) 
 	}}
 	l.nudges = make(chan struct{}, 1)
 	l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	l.lanes = m.cfg.Lanes.begin(m.cfg.Membership.Gateway, &l.link, m.cfg.Socket, keyschedule.Client)
 	return l, nil
 }
 
@@ -131,13 +134,20 @@ func dialError(at netip.AddrPort, err error) error {
 
 // serve runs a link until it ends and tells the loop how.
 func (m *Member) serve(ctx context.Context, l *memberLink) {
-	stop := context.AfterFunc(ctx, func() { l.cancel(context.Cause(ctx)) })
+	// In this order: a session that is cancelled first looks lost, and a lost one is outlived by its lane.
+	stop := context.AfterFunc(ctx, func() { l.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "") })
 	defer stop()
 	late := time.AfterFunc(adoptLimit, func() { m.tell(memberMessage{link: l, late: true}) })
 	defer late.Stop()
 	group, groupCtx := errgroup.WithContext(l.ctx)
 	group.Go(func() error {
-		err := l.session.Run(groupCtx, func(e masque.Event) { m.tell(memberMessage{link: l, event: e}) })
+		err := l.session.Run(groupCtx, func(e masque.Event) {
+			if c, ok := e.(masque.PrivateCapsule); ok && c.Type == masque.CapsuleLane {
+				m.laneMessage(l, c.Payload)
+				return
+			}
+			m.tell(memberMessage{link: l, event: e})
+		})
 		if err == nil {
 			err = masque.ErrPeerClosed
 		}
@@ -149,8 +159,21 @@ func (m *Member) serve(ctx context.Context, l *memberLink) {
 	if cause := context.Cause(l.conn.Context()); cause != nil {
 		err = cause
 	}
-	l.close(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	m.cfg.Lanes.ended(l.lanes, ctx.Err() != nil || orderly(err))
+	l.close(masque.CodeRestart, "made anew") // unless it is closed already
 	m.tell(memberMessage{ended: true, link: l, err: err})
+}
+
+// laneMessage takes what the gateway says about lanes.
+func (m *Member) laneMessage(l *memberLink, payload []byte) {
+	err := m.cfg.Lanes.message(l.lanes, payload)
+	if err == nil {
+		return
+	}
+	m.observe(Event{Kind: EventNotice, Text: "lane message of the gateway refused", Err: err})
+	if errors.Is(err, lane.ErrMalformed) {
+		l.close(quic.ApplicationErrorCode(http3.ErrCodeMessageError), "malformed lane message")
+	}
 }
 
 // nudge asks for a sign of life at once: the host's network has changed.
@@ -176,7 +199,11 @@ func (m *Member) watch(ctx context.Context, l *memberLink) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if doubtful := v.doubtful(time.Now(), l.conn.ConnectionStats()); !doubtful && !nudged {
+		stats := l.conn.ConnectionStats()
+		sealed, opened := m.cfg.Lanes.progress(l.lanes)
+		stats.PacketsSent += sealed
+		stats.PacketsReceived += opened
+		if doubtful := v.doubtful(time.Now(), stats); !doubtful && !nudged {
 			continue
 		}
 		if err := m.ask(ctx, l); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/aethertunnel/aethertunnel/control/masque"
 	"github.com/aethertunnel/aethertunnel/crypto/identity"
 	"github.com/aethertunnel/aethertunnel/dataplane"
+	"github.com/aethertunnel/aethertunnel/dataplane/lane"
 )
 
 // activeRoute is a subnet and the node that it is behind.
@@ -40,6 +41,7 @@ func (g *Gateway) reconcile(ctx context.Context) error {
 	for _, l := range g.snapshotLinks() {
 		if !lists(snapshot, l.node.ID) {
 			// Revoked after its session was authorized and before Revoke could see the session.
+			g.cfg.Lanes.drop(l.node.ID, lane.ReasonRevoked)
 			l.close(CodeRevoked, "revoked")
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/aethertunnel/aethertunnel/dataplane/icmp"
 	"github.com/aethertunnel/aethertunnel/dataplane/packet"
+	"github.com/aethertunnel/aethertunnel/tun"
 )
 
 // source is our address of the family of h, from which errors about h are sent.
@@ -34,8 +35,43 @@ func (e *Engine) answer(r *routing, to *peer, h packet.Header, build func(source
 	case to == nil:
 		e.passToHost(message)
 	default:
-		e.enqueue(to, queued{packet: message})
+		e.sendAlone(to, message, false)
 	}
+}
+
+// sendAlone queues one packet for a peer. It reports false if nothing reaches the peer. What is not queued is counted as
+// dropped if it is a packet that somebody has sent.
+func (e *Engine) sendAlone(to *peer, p []byte, counted bool) bool {
+	b := e.buffers.get(len(p))
+	if b == nil {
+		e.dropIf(counted, DropQueueFull)
+		return true
+	}
+	b.setPacket(copy(b.storage[tun.Headroom:], p), tun.Offload{})
+	b.header, _ = packet.Parse(b.packet.Data) // of our own making, or parsed before
+	b.hash = b.header.FlowHash(b.packet.Data, e.seed)
+	if !e.push(to, []*buffer{b}, e.now()) {
+		e.dropIf(counted, DropNoSession)
+		e.buffers.put(b)
+		return false
+	}
+	if l := to.lane.Load(); l != nil {
+		e.kick(l)
+	}
+	return true
+}
+
+func (e *Engine) dropIf(counted bool, r Reason) {
+	if counted {
+		e.drop(r)
+	}
+}
+
+// answerAway tells the sender of a packet that the peer it is for cannot be reached.
+func (e *Engine) answerAway(b *buffer) {
+	r := e.current.Load()
+	from, _ := r.lookup(b.header.Src)
+	e.answerUnreachable(r, from.peer, b.packet.Data, b.header, icmp.HostUnreachable)
 }
 
 // answerUnreachable says that p has no way on, and why.

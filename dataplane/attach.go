@@ -2,8 +2,6 @@ package dataplane
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -70,70 +68,27 @@ func (e *Engine) unregister(a *attachment) {
 	e.passTurnLocked(p, next)
 }
 
-// sendLoop brings queued packets to the carrier while it is its turn.
+// sendLoop brings queued packets to the carrier while it is its turn and the peer has no lane.
 func (e *Engine) sendLoop(ctx context.Context, a *attachment) error {
+	out := carrierSender{e: e, a: a}
 	for {
 		t := a.peer.turn.Load()
-		var queue <-chan queued
-		if t.of == a {
-			queue = t.queue
+		wake := a.peer.wake
+		switch {
+		case t.of != a:
+			wake = nil
+		case a.peer.lane.Load() == nil:
+			if sent, err := out.sendNext(); err != nil {
+				return err
+			} else if sent && ctx.Err() == nil {
+				continue
+			}
 		}
 		select {
-		case q := <-queue:
-			if err := e.send(a, q); err != nil {
-				return err
-			}
+		case <-wake:
 		case <-t.passed:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-}
-
-// send brings one packet to the carrier and gives its buffer back.
-func (e *Engine) send(a *attachment, q queued) error {
-	lost := true // until the carrier, even a panicking one, has said otherwise
-	defer func() {
-		if lost {
-			e.drop(DropNoSession)
-		}
-		e.release(q)
-	}()
-	if a.peer.turn.Load().of == nil {
-		return nil // cut off after the packet had been queued
-	}
-	err := a.carrier.SendPacket(q.packet)
-	if err == nil {
-		lost = false
-		a.peer.sentPackets.Add(1)
-		a.peer.sentBytes.Add(uint64(len(q.packet)))
-		return nil
-	}
-	if tooBig, ok := errors.AsType[*TooBigError](err); ok {
-		lost = false
-		e.drop(DropTooBig)
-		e.answerTooBig(q.packet, tooBig.MaxPacketBytes)
-		return nil
-	}
-	return fmt.Errorf("send to peer: %w", err)
-}
-
-// receiveLoop brings packets from the carrier to their destinations.
-func (e *Engine) receiveLoop(ctx context.Context, a *attachment) error {
-	for {
-		packet, err := a.carrier.ReceivePacket(ctx)
-		if err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fmt.Errorf("receive from peer: %w", err)
-		}
-		a.peer.receivedPackets.Add(1)
-		a.peer.receivedBytes.Add(uint64(len(packet)))
-		if ctx.Err() != nil {
-			e.drop(DropNoSession) // a carrier under load may look at what it has before it looks at the context
-			return ctx.Err()
-		}
-		e.fromPeer(a, packet)
 	}
 }

@@ -13,7 +13,7 @@ func TestAttachUnknownPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gw := start(t, gatewaySnapshot(idA))
 		ours, _ := newWire(1)
-		for _, e := range []*Engine{gw.engine, New(Config{})} {
+		for _, e := range []*Engine{gw.engine, New()} {
 			if err := e.Attach(t.Context(), idB, ours); !errors.Is(err, ErrUnknownPeer) {
 				t.Errorf("got %v", err)
 			}
@@ -209,7 +209,6 @@ func TestTooBigDoesNotEndTheCarrier(t *testing.T) {
 // either side of the queue. The moments in which that happens are too short to be met from outside.
 func TestLatecomers(t *testing.T) {
 	e, a, _ := idle(t)
-	before := a.peer.turn.Load()
 	a.carrier = half{send: func([]byte) error {
 		t.Error("sent by a carrier that has been cut off")
 		return nil
@@ -217,12 +216,14 @@ func TestLatecomers(t *testing.T) {
 	if err := e.Apply(gatewaySnapshot(idB)); err != nil {
 		t.Fatal(err)
 	}
-	before.queue <- queued{packet: ip(gw4, a4, "put into the queue just after it was emptied")}
-	e.mindQueue(a.peer, before)
-	if err := e.send(a, queued{packet: ip(gw4, a4, "taken out just before")}); err != nil {
-		t.Error(err)
+	s, b := e.newSender(), e.bufferOf(t, ip(gw4, a4, "routed just before"))
+	s.stage(a.peer, b, 0)
+	s.commit(0)
+	out := carrierSender{e: e, a: a}
+	if taken, err := out.send(ip(gw4, a4, "taken out just before")); taken || err != nil {
+		t.Errorf("taken %v, %v", taken, err)
 	}
-	if got := e.Stats().Drops[DropNoSession.String()]; got != 2 || len(before.queue) != 0 {
-		t.Errorf("%d dropped, %d left", got, len(before.queue))
+	if got := e.Stats().Drops[DropNoSession.String()]; got != 2 || a.peer.waiting.Load() != 0 || len(s.active) != 0 {
+		t.Errorf("%d dropped, %d left", got, a.peer.waiting.Load())
 	}
 }

@@ -11,35 +11,68 @@ import (
 // payload makes packets of 1,380 bytes, the default MTU.
 var payload = strings.Repeat("x", 1380-28)
 
-// endless is a NIC whose host takes everything and always has another batch of one packet to send, if it has one.
+// endless is a NIC whose host takes everything and, from begin on, always has another batch of one packet to send.
 type endless struct {
 	*tun.Memory
-	packet  []byte
-	written chan int      // packets per Write
+	packet  tun.Packet
+	begun   chan struct{}
+	written chan int      // bytes per WritePacket
 	ended   chan struct{} // closed by Close
 }
 
-func newEndless(packet []byte) *endless {
+func newEndless(o tun.Offloads) *endless {
 	return &endless{
-		Memory: tun.NewMemory("mem0"), packet: packet, written: make(chan int, 64), ended: make(chan struct{}),
+		Memory: tun.NewMemoryWithOffloads("mem0", o), written: make(chan int, 64),
+		begun: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
 
-func (n *endless) BatchSize() int { return 128 }
-
-func (n *endless) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	if n.packet == nil {
-		return n.Memory.Read(bufs, sizes, offset)
-	}
-	for i := range bufs {
-		sizes[i] = copy(bufs[i][offset:], n.packet)
-	}
-	return len(bufs), nil
+// begin lets the host send a packet, again and again. It is called once.
+func (n *endless) begin(p tun.Packet) {
+	n.packet = p
+	close(n.begun)
 }
 
-func (n *endless) Write(bufs [][]byte, _ int) error {
+// endlessBatch is how many packets the host has at a time.
+const endlessBatch = 16
+
+func (n *endless) ReadPackets(packets []tun.Packet, budgetBytes int) (int, error) {
 	select {
-	case n.written <- len(bufs):
+	case <-n.begun:
+		return n.TryReadPackets(packets, budgetBytes)
+	case <-n.ended:
+		return 0, tun.ErrClosed
+	}
+}
+
+func (n *endless) TryReadPackets(packets []tun.Packet, budgetBytes int) (int, error) {
+	select {
+	case <-n.ended:
+		return 0, tun.ErrClosed
+	default:
+	}
+	select {
+	case <-n.begun:
+	default:
+		return 0, nil
+	}
+	count := 0
+	for count < endlessBatch && budgetBytes > 0 {
+		p := &packets[count]
+		p.Data, p.Offload = p.Data[tun.Headroom:][:copy(p.Data[tun.Headroom:], n.packet.Data)], n.packet.Offload
+		budgetBytes -= len(p.Data)
+		count++
+	}
+	return count, nil
+}
+
+func (n *endless) WritePacket(pieces [][]byte, _ tun.Offload) error {
+	bytes := 0
+	for _, p := range pieces {
+		bytes += len(p)
+	}
+	select {
+	case n.written <- bytes:
 		return nil
 	case <-n.ended:
 		return tun.ErrClosed
@@ -54,13 +87,13 @@ func (n *endless) Close() error {
 // serveBench runs an engine with one peer until the benchmark ends.
 func serveBench(b *testing.B, nic tun.Device, c Carrier) {
 	b.Helper()
-	e := New(Config{NIC: nic})
+	e := New()
 	if err := e.Apply(gatewaySnapshot(idA)); err != nil {
 		b.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ran, attached := make(chan error, 1), make(chan error, 1)
-	go func() { ran <- e.Run(ctx) }()
+	go func() { ran <- e.Run(ctx, nic) }()
 	go func() { attached <- e.Attach(ctx, idA, c) }()
 	b.Cleanup(func() {
 		cancel()
@@ -73,7 +106,8 @@ func serveBench(b *testing.B, nic tun.Device, c Carrier) {
 // BenchmarkFromNIC is the way of a packet from the NIC through route and queue to the carrier.
 func BenchmarkFromNIC(b *testing.B) {
 	sent := make(chan struct{}, 1024)
-	nic := newEndless(ip(gw4, a4, payload))
+	nic := newEndless(tun.Offloads{})
+	nic.begin(tun.Packet{Data: ip(gw4, a4, payload)})
 	serveBench(b, nic, half{
 		send: func([]byte) error {
 			select {
@@ -95,7 +129,7 @@ func BenchmarkFromNIC(b *testing.B) {
 // BenchmarkToNIC is the way from the carrier through the source check to the NIC. The packet's own buffer is the
 // carrier's allocation, left out here.
 func BenchmarkToNIC(b *testing.B) {
-	nic, packet := newEndless(nil), ip(a4, gw4, payload)
+	nic, packet := newEndless(tun.Offloads{}), ip(a4, gw4, payload)
 	underWay := make(chan struct{}, nicQueuePackets) // no more than fit the queue, so that none is dropped
 	serveBench(b, nic, half{
 		send: func([]byte) error { return nil },
@@ -110,24 +144,27 @@ func BenchmarkToNIC(b *testing.B) {
 	})
 	b.ReportAllocs()
 	b.SetBytes(1380)
-	left := 0
 	for b.Loop() {
-		if left == 0 {
-			left = <-nic.written
-		}
-		left--
+		<-nic.written
 		<-underWay
 	}
 }
 
-// BenchmarkClassify is the reader's part alone: header, source, destination, queue.
+// BenchmarkClassify is the reader's part alone: header, source, destination, queue, and out of it again.
 func BenchmarkClassify(b *testing.B) {
-	e, a, _ := idle(b)
-	queue, snapshot, packet := a.peer.turn.Load().queue, e.current.Load(), ip(gw4, a4, payload)
-	b.ReportAllocs()
-	b.SetBytes(int64(len(packet)))
-	for b.Loop() {
-		e.fromNIC(b.Context(), snapshot, packet)
-		e.release(<-queue)
+	for name, p := range map[string]tun.Packet{
+		"one":   {Data: ip(gw4, a4, payload)},
+		"super": superPacket(tcp4, gw4, a4, 60_000),
+	} {
+		b.Run(name, func(b *testing.B) {
+			e, a, _ := idle(b)
+			r, one := e.newReader(), []tun.Packet{p}
+			b.ReportAllocs()
+			b.SetBytes(int64(len(p.Data)))
+			for b.Loop() {
+				r.read(one...)
+				e.discard(a.peer)
+			}
+		})
 	}
 }

@@ -21,7 +21,7 @@ var (
 // TestDropsOfTheHost: every reason that a packet of our own host can meet, and what the host is told.
 func TestDropsOfTheHost(t *testing.T) {
 	long4, long6 := ip(gw4, a4, strings.Repeat("x", 1400)), ip(gw6, a6, strings.Repeat("x", 1400))
-	jumbo := ip(gw4, a4, strings.Repeat("x", packetBufferBytes))
+	jumbo := ip(gw4, a4, strings.Repeat("x", tun.MaxPacketBytes-28))
 	for name, c := range map[string]struct {
 		packet []byte
 		reason Reason
@@ -47,7 +47,7 @@ func TestDropsOfTheHost(t *testing.T) {
 		"peer without any 6": {ip(gw6, b6, "q"), DropNoSession, &icmpError{kind: 1, code: 3}},
 		"too big":            {long4, DropTooBig, &icmpError{kind: 3, code: 4, mtu: 1300}},
 		"too big 6":          {long6, DropTooBig, &icmpError{kind: 2, code: 0, mtu: 1300}},
-		"too big for us":     {jumbo, DropTooBig, &icmpError{kind: 3, code: 4, mtu: packetBufferBytes}},
+		"the longest":        {jumbo, DropTooBig, &icmpError{kind: 3, code: 4, mtu: 1300}},
 		"to 0.0.0.0/8":       {ip(gw4, netip.MustParseAddr("0.1.2.3"), ""), DropNotForwardable, nil},
 		"to unspecified 6":   {ip(gw6, netip.IPv6Unspecified(), ""), DropNotForwardable, nil},
 	} {
@@ -251,8 +251,8 @@ type faulty struct {
 	reads, writes chan error
 }
 
-func (f *faulty) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	n, err := f.Memory.Read(bufs, sizes, offset)
+func (f *faulty) ReadPackets(packets []tun.Packet, budgetBytes int) (int, error) {
+	n, err := f.Memory.ReadPackets(packets, budgetBytes)
 	select {
 	case fault := <-f.reads:
 		return n, fault
@@ -261,12 +261,12 @@ func (f *faulty) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	}
 }
 
-func (f *faulty) Write(bufs [][]byte, offset int) error {
+func (f *faulty) WritePacket(pieces [][]byte, o tun.Offload) error {
 	select {
 	case fault := <-f.writes:
 		return fault
 	default:
-		return f.Memory.Write(bufs, offset)
+		return f.Memory.WritePacket(pieces, o)
 	}
 }
 
@@ -325,7 +325,7 @@ func TestReasonsHaveNames(t *testing.T) {
 	if got := reasonCount.String(); got != "unknown" {
 		t.Errorf("beyond the last: %q", got)
 	}
-	if got := New(Config{NIC: tun.NewMemory("mem0")}).Stats().Drops; len(got) != int(reasonCount) {
+	if got := New().Stats().Drops; len(got) != int(reasonCount) {
 		t.Errorf("Stats lists %d of %d reasons", len(got), reasonCount)
 	}
 }

@@ -61,15 +61,9 @@ func TestHostBelievesOurErrors(t *testing.T) {
 	}
 }
 
-func hasCarrier(e *Engine, id PeerID) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.peers[id].turn.Load().of != nil
-}
-
 // upDevice makes a device with the gateway's addresses.
 func upDevice() (tun.Device, error) {
-	nic, err := tun.Create("at0", 1380)
+	nic, err := tun.Config{Name: "at0", MTU: 1380}.Create()
 	if err != nil {
 		return nil, err
 	}

@@ -78,13 +78,13 @@ func start(t *testing.T, s Snapshot) *node {
 // run is start for any device.
 func run(t *testing.T, nic tun.Device, s Snapshot) (e *Engine, stop func() error) {
 	t.Helper()
-	e = New(Config{NIC: nic})
+	e = New()
 	if err := e.Apply(s); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- e.Run(ctx) }()
+	go func() { done <- e.Run(ctx, nic) }()
 	stop = sync.OnceValue(func() error {
 		cancel()
 		return errors.Join(nic.Close(), <-done)
@@ -134,8 +134,11 @@ func (n *node) toHost() [][]byte {
 	var out [][]byte
 	for {
 		select {
-		case p := <-n.nic.Output():
-			out = append(out, p)
+		case p := <-n.nic.Packets():
+			if p.Offload != (tun.Offload{}) {
+				n.t.Errorf("a NIC without offloads was given %+v", p.Offload)
+			}
+			out = append(out, p.Data)
 			synctest.Wait() // there may be more that had no room
 		default:
 			return out

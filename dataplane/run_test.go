@@ -39,7 +39,7 @@ func TestRunEnds(t *testing.T) {
 				ctx, cancel := c.ctx(t.Context())
 				defer cancel()
 				done := make(chan error, 1)
-				go func() { done <- New(Config{NIC: nic}).Run(ctx) }()
+				go func() { done <- New().Run(ctx, nic) }()
 				synctest.Wait()
 				c.end(cancel, nic)
 				if err := <-done; !errors.Is(err, c.want) || c.want == nil && err != nil {
@@ -60,12 +60,12 @@ func TestFatalFaultsOfTheNICEndRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				nic := newFaulty()
-				e := New(Config{NIC: nic})
+				e := New()
 				if err := e.Apply(gatewaySnapshot(idA)); err != nil {
 					t.Fatal(err)
 				}
 				done := make(chan error, 1)
-				go func() { done <- e.Run(t.Context()) }()
+				go func() { done <- e.Run(t.Context(), nic) }()
 				breakIt(nic)
 				if err := nic.Inject(ip(gw4, away4, "no route: answered with a write")); err != nil {
 					t.Fatal(err)
@@ -83,11 +83,11 @@ func TestFatalFaultsOfTheNICEndRun(t *testing.T) {
 // panicking is a NIC with a bug.
 type panicking struct{ *tun.Memory }
 
-func (panicking) Read([][]byte, []int, int) (int, error) { panic("oops") }
+func (panicking) ReadPackets([]tun.Packet, int) (int, error) { panic("oops") }
 
 func TestPanicEndsRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		err := New(Config{NIC: panicking{tun.NewMemory("mem0")}}).Run(t.Context())
+		err := New().Run(t.Context(), panicking{tun.NewMemory("mem0")})
 		if err == nil || !strings.Contains(err.Error(), "panic: oops") {
 			t.Errorf("got %v", err)
 		}

@@ -34,8 +34,6 @@ type routing struct {
 	addr4, addr6 netip.Addr // sources of our ICMP errors, zero when we have none
 	destinations *route.Table[destination]
 	nicSources   *route.Table[struct{}] // nil: any
-	onlyPeer     bool                   // one peer: waiting for it holds up nobody else
-	replaced     chan struct{}          // closed when another snapshot has taken its place
 }
 
 // destination is the NIC (peer nil) or a peer.
@@ -51,7 +49,7 @@ func (e *Engine) Apply(s Snapshot) error {
 	for _, p := range s.Peers {
 		known := e.peers[p.ID]
 		if known == nil {
-			known = newPeer()
+			known = e.newPeer()
 		}
 		peers[p.ID] = known
 	}
@@ -62,18 +60,17 @@ func (e *Engine) Apply(s Snapshot) error {
 	// Whoever is no longer listed is cut off before anything is sent by the new tables.
 	for id, p := range e.peers {
 		if peers[id] == nil {
-			e.passTurnLocked(p, nil)
-			close(p.gone)
+			e.cutOffLocked(p)
 		}
 	}
 	e.peers = peers
-	close(e.current.Swap(r).replaced)
+	e.current.Store(r)
 	return nil
 }
 
 // compile makes the tables of a snapshot. It changes nothing.
 func compile(s Snapshot, peers map[PeerID]*peer) (*routing, error) {
-	r := &routing{onlyPeer: len(peers) == 1, replaced: make(chan struct{})}
+	r := &routing{}
 	var entries []route.Entry[destination]
 	for _, p := range s.Peers {
 		for _, prefix := range p.Prefixes {

@@ -122,7 +122,7 @@ func TestRemovedPeerIsNotHeard(t *testing.T) {
 		if err := gw.engine.Apply(gatewaySnapshot(idB)); err != nil {
 			t.Fatal(err)
 		}
-		gw.engine.fromPeer(a, ip(a4, gw4, "as if its goroutine had been held up for so long"))
+		gw.engine.fromCarrier(a.peer, ip(a4, gw4, "as if its goroutine had been held up for so long"))
 		gw.expectDrops(map[Reason]uint64{DropSource: 1})
 		brought <- ip(a4, gw4, "late")
 		if err := <-done; !errors.Is(err, ErrUnknownPeer) {
@@ -204,8 +204,8 @@ func TestSnapshotsUnderLoad(t *testing.T) {
 	background.Go(func() {
 		for {
 			select {
-			case p := <-nic.Output():
-				if p[9] == 17 { // the host is told of what was dropped, which is no arrival
+			case p := <-nic.Packets():
+				if p.Data[9] == 17 { // the host is told of what was dropped, which is no arrival
 					arrived.Add(1)
 				}
 			case <-ctx.Done():

@@ -12,6 +12,7 @@ import (
 
 	"github.com/aethertunnel/aethertunnel/cmd/internal/daemon"
 	"github.com/aethertunnel/aethertunnel/control/api"
+	"github.com/aethertunnel/aethertunnel/dataplane/udp"
 )
 
 func newStatus() *cobra.Command {
@@ -70,6 +71,11 @@ func printStatus(w io.Writer, s api.Status) error {
 	for _, p := range s.Peers {
 		row("peer "+p.Name, "%s", describePeer(p))
 	}
+	for _, socket := range s.Sockets {
+		if missing := describeFallbacks(socket.Offloads); missing != "" {
+			row("socket "+socket.Address, "%s", missing)
+		}
+	}
 	if drops := describeDrops(s.Drops); drops != "" {
 		row("dropped", "%s", drops)
 	}
@@ -83,13 +89,31 @@ func describePeer(p api.Peer) string {
 	if !p.Connected {
 		return "not connected"
 	}
-	parts := []string{p.Remote, p.KeyExchange, fmt.Sprintf("rtt %.2f ms", float64(p.RTTMicros)/1000)}
+	path := p.Path
+	if p.Cipher != "" {
+		path += " " + p.Cipher
+	}
+	parts := []string{p.Remote, p.KeyExchange, path, fmt.Sprintf("rtt %.2f ms", float64(p.RTTMicros)/1000)}
 	if p.Since != nil {
 		parts = append(parts, "up "+time.Since(*p.Since).Round(time.Second).String())
 	}
 	parts = append(parts, fmt.Sprintf("in %s out %s", bytesText(p.ReceivedBytes), bytesText(p.SentBytes)))
 	if p.Authentication != "" {
 		parts = append(parts, p.Authentication)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// describeFallbacks says which fast paths a socket goes without, and why.
+func describeFallbacks(o udp.Offloads) string {
+	var parts []string
+	for _, path := range []struct {
+		name string
+		o    udp.Offload
+	}{{"segmentation", o.Segmentation}, {"coalescing", o.Coalescing}, {"batches", o.Batch}} {
+		if !path.o.On {
+			parts = append(parts, "no "+path.name+": "+path.o.Reason)
+		}
 	}
 	return strings.Join(parts, ", ")
 }

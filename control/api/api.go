@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/aethertunnel/aethertunnel/dataplane/udp"
 	"github.com/aethertunnel/aethertunnel/tun"
 )
 
@@ -44,8 +45,9 @@ type Status struct {
 	Prefixes  []netip.Prefix    `json:"prefixes"`
 	Device    Device            `json:"device"`
 	Addresses []netip.Addr      `json:"addresses"`
-	Routes    []netip.Prefix    `json:"routes"`              // what goes into the tunnel
-	Granted   []netip.Prefix    `json:"granted"`             // LANs behind this node that others may reach
+	Routes    []netip.Prefix    `json:"routes"`  // what goes into the tunnel
+	Granted   []netip.Prefix    `json:"granted"` // LANs behind this node that others may reach
+	Sockets   []Socket          `json:"sockets"`
 	Listen    []string          `json:"listen,omitempty"`    // a gateway's sockets
 	Advertise []string          `json:"advertise,omitempty"` // where the gateway can be reached
 	Peers     []Peer            `json:"peers"`
@@ -59,6 +61,12 @@ type Device struct {
 	Name     string       `json:"name"`
 	MTU      int          `json:"mtu"` // bytes
 	Offloads tun.Offloads `json:"offloads"`
+}
+
+// Socket is a UDP socket of the daemon.
+type Socket struct {
+	Address  string       `json:"address"`
+	Offloads udp.Offloads `json:"offloads"` // what moves many packets at once, and why it does not
 }
 
 // HostSelectors are the numbers by which this daemon's changes to the host are told from others'.
@@ -77,8 +85,9 @@ type Peer struct {
 	Remote         string     `json:"remote,omitempty"`       // address and port
 	KeyExchange    string     `json:"key_exchange,omitempty"` // negotiated TLS group
 	Authentication string     `json:"authentication,omitempty"`
-	Path           string     `json:"path,omitempty"` // "session": QUIC datagrams
-	RTTMicros      int64      `json:"rtt_micros"`     // smoothed round trip of the QUIC connection
+	Path           string     `json:"path,omitempty"`   // what carries packets: "lane", or "session" (QUIC datagrams)
+	Cipher         string     `json:"cipher,omitempty"` // of the lane
+	RTTMicros      int64      `json:"rtt_micros"`       // smoothed round trip of the QUIC connection
 	MaxPacketBytes int        `json:"max_packet_bytes"`
 	// Ignored counts what the session did not understand or refused, by kind; kinds that never came are left out.
 	Ignored         map[string]uint64 `json:"ignored,omitempty"`

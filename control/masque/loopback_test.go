@@ -65,7 +65,7 @@ func listenUDP(t testing.TB) *net.UDPConn {
 func serveHTTP3(t testing.TB, server *http3.Server, tlsConf *tls.Config) *net.UDPAddr {
 	t.Helper()
 	socket := listenUDP(t)
-	serveSocket(t, server, tlsConf, NewSocket(socket, NewInitialSizes()))
+	serveSocket(t, server, tlsConf, NewSocket(newKernelSocket(socket), NewInitialSizes()))
 	return socket.LocalAddr().(*net.UDPAddr)
 }
 

@@ -3,6 +3,7 @@ package masque
 import (
 	"net"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/net/ipv4"
 )
@@ -13,20 +14,31 @@ import (
 // the packet. It keeps quic-go's fast paths (batches, GSO, ECN, DF): quic-go looks for
 // ReadBatch before it reads the descriptor behind a wrapper's back.
 type Socket struct {
-	*net.UDPConn
-	batch *ipv4.PacketConn
+	UDPConn
 	sizes *InitialSizes
 	lost  atomic.Uint64
 }
 
+// UDPConn is what quic-go wants of a socket to use all its fast paths. *udp.QUICConn of
+// dataplane/udp is one.
+type UDPConn interface {
+	net.PacketConn
+	syscall.Conn
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
+	ReadBatch(ms []ipv4.Message, flags int) (int, error)
+	ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error)
+	WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error)
+}
+
 // NewSocket wraps a socket, which is the caller's to close.
-func NewSocket(conn *net.UDPConn, sizes *InitialSizes) *Socket {
-	return &Socket{UDPConn: conn, batch: ipv4.NewPacketConn(conn), sizes: sizes}
+func NewSocket(conn UDPConn, sizes *InitialSizes) *Socket {
+	return &Socket{UDPConn: conn, sizes: sizes}
 }
 
 // ReadBatch reads like (*ipv4.PacketConn).ReadBatch.
 func (s *Socket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
-	n, err := s.batch.ReadBatch(ms, flags)
+	n, err := s.UDPConn.ReadBatch(ms, flags)
 	for _, m := range ms[:max(n, 0)] {
 		s.observe(m.Addr, m.Buffers[0][:min(m.N, len(m.Buffers[0]))])
 	}

@@ -108,7 +108,7 @@ func TestOwnLinkTooSmall(t *testing.T) {
 	n := newNamespace(t, 1280, "127.0.0.1", "127.0.0.1")
 	client, server := n.a, n.b
 	sizes := NewInitialSizes()
-	listening := &quic.Transport{Conn: NewSocket(server, sizes), ConnectionIDLength: 8}
+	listening := &quic.Transport{Conn: NewSocket(newKernelSocket(server), sizes), ConnectionIDLength: 8}
 	listener, err := listening.Listen(serverTLS, sizes.QUICConfig())
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +153,7 @@ func TestSessionOutlivesLossOfRoutes(t *testing.T) {
 func (n *namespace) outlive(t *testing.T, to *net.UDPAddr) {
 	t.Helper()
 	serverTLS, clientTLS := testTLS(t, RequireHybrid)
-	clientSocket, serverSocket := NewSocket(n.a, NewInitialSizes()), NewSocket(n.b, NewInitialSizes())
+	clientSocket, serverSocket := NewSocket(newKernelSocket(n.a), NewInitialSizes()), NewSocket(newKernelSocket(n.b), NewInitialSizes())
 	g := &gateway{}
 	serveSocket(t, NewServer(newGateway(t, HandlerConfig[string]{}, g)), serverTLS, serverSocket)
 	dialing := &quic.Transport{Conn: clientSocket, ConnectionIDLength: 8}
@@ -202,7 +202,7 @@ func (n *namespace) outlive(t *testing.T, to *net.UDPAddr) {
 func TestSocketErrors(t *testing.T) {
 	n := newNamespace(t, 1280, "127.0.0.1", "127.0.0.1")
 	to := &net.UDPAddr{IP: net.IPv4(10, 9, 0, 1), Port: 9}
-	s := NewSocket(n.a, NewInitialSizes())
+	s := NewSocket(newKernelSocket(n.a), NewInitialSizes())
 	short, long := make([]byte, 100), make([]byte, 100)
 	short[0], long[0] = 0x40, 0xc0
 	writes := map[string]func(b []byte) (int, error){

@@ -206,7 +206,7 @@ func TestRefuse(t *testing.T) {
 }
 
 func offerIDBytes(offer []byte) []byte {
-	id := offerID(offer)
+	id := OfferIDOf(offer)
 	return id[:]
 }
 

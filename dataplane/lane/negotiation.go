@@ -277,7 +277,7 @@ func Refuse(payload []byte, reason Reason) ([]byte, error) {
 	}
 	switch m := m.(type) {
 	case *Offer:
-		return (&Refusal{Number: m.Number, Offer: offerID(payload), Reason: reason}).Append(nil), nil
+		return (&Refusal{Number: m.Number, Offer: OfferIDOf(payload), Reason: reason}).Append(nil), nil
 	case *AdoptRequest:
 		return (&AdoptAnswer{Number: m.Number, Lane: m.Lane, Status: AdoptUnknown}).Append(nil), nil
 	}

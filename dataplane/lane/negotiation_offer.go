@@ -30,13 +30,13 @@ func (n *Negotiation) Start(session *Session, now int64) (Output, error) {
 	}
 	copy(offer.PublicKey[:], key.Public())
 	n.offer = n.send(session, &offer)
-	n.offerID = offerID(n.offer)
+	n.offerID = OfferIDOf(n.offer)
 	return n.take(), nil
 }
 
 // onOffer makes the lane at its server.
 func (n *Negotiation) onOffer(from *Session, m *Offer, payload []byte) error {
-	id := offerID(payload)
+	id := OfferIDOf(payload)
 	if n.stage == stageLive && from == n.session && n.accept != nil && id == n.offerID {
 		n.resend(from, n.accept)
 		return nil

@@ -402,7 +402,7 @@ func (nd *node) owner(h Header, payload []byte) *simLane {
 		offer, offered := lane.n.Offered()
 		switch h.Kind {
 		case KindOffer:
-			if offered && offer == offerID(payload) {
+			if offered && offer == OfferIDOf(payload) {
 				return lane
 			}
 		case KindAccept, KindRefusal:

@@ -66,8 +66,8 @@ func (o *Offer) Append(dst []byte) []byte {
 	return append(dst, o.PublicKey[:]...)
 }
 
-// offerID names the offer with these bytes.
-func offerID(message []byte) OfferID {
+// OfferIDOf names the offer with these bytes.
+func OfferIDOf(message []byte) OfferID {
 	sum := sha256.Sum256(message)
 	return OfferID(sum[:IDBytes])
 }

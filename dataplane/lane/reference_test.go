@@ -334,7 +334,7 @@ func TestVectors(t *testing.T) {
 		}
 	}
 	offer, accept := must(hex.DecodeString(v.Offer)), must(hex.DecodeString(v.Accept))
-	id := offerID(offer)
+	id := OfferIDOf(offer)
 	n := must(NewServer(Config{
 		Local: NodeID(must(hex.DecodeString(v.ServerID))), Peer: NodeID(must(hex.DecodeString(v.ClientID))),
 		MaxPacketBytes: 1500, Suites: []aead.Suite{1}, Issue: keyed(2).issue,

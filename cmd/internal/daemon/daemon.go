@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -15,14 +16,16 @@ import (
 	"github.com/aethertunnel/aethertunnel/control"
 	"github.com/aethertunnel/aethertunnel/control/api"
 	"github.com/aethertunnel/aethertunnel/control/config"
+	"github.com/aethertunnel/aethertunnel/crypto/aead"
 	"github.com/aethertunnel/aethertunnel/crypto/token"
 	"github.com/aethertunnel/aethertunnel/dataplane"
+	"github.com/aethertunnel/aethertunnel/dataplane/lane"
 	"github.com/aethertunnel/aethertunnel/tun"
 )
 
-// defaultMTU lets every packet through a QUIC packet of 1,420 bytes, which crosses every path of 1,448 bytes or more (PPPoE
-// and most mobile networks included).
-const defaultMTU = 1380
+// defaultMTU is what a lane carries over a path of 1,500 bytes: IPv6 takes 80 bytes of it. Where less passes the lane
+// splits packets or tells their senders.
+const defaultMTU = 1420
 
 // node is a running daemon.
 type node struct {
@@ -34,14 +37,17 @@ type node struct {
 	engine  *dataplane.Engine
 	started time.Time
 	drops   *udpDrops
-	stop    context.CancelFunc
+	ids     *lane.IDGenerator // of all connection IDs
+	lanes   *control.Lanes
+	sockets []*socket
+	stop    context.CancelCauseFunc
 }
 
 // Run is `aetherd up` in the foreground: it runs until ctx ends or `aetherd down` is called, and leaves the host as it
 // found it.
 func Run(ctx context.Context, o Options) (err error) {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	dir := o.Config.Node.State
 	invite, err := precheck(dir, o.Invite)
 	if err != nil {
@@ -52,7 +58,10 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
-	n := &node{opts: o, state: st, started: now(), stop: stop, drops: newUDPDrops()}
+	n := &node{opts: o, state: st, started: now(), stop: stop, drops: newUDPDrops(), engine: dataplane.New()}
+	if n.ids, err = lane.NewIDGenerator(rand.Reader); err != nil {
+		return err
+	}
 	if n.plan, err = st.decide(invite); err != nil {
 		return err
 	}
@@ -93,11 +102,11 @@ func (n *node) openNIC() error {
 	if mtu == 0 {
 		mtu = defaultMTU
 	}
-	nic, err := tun.Create(deviceName(n.opts.Config.Node.Tun), mtu)
+	nic, err := tun.Config{Name: deviceName(n.opts.Config.Node.Tun), MTU: mtu}.Create()
 	if err != nil {
 		return err
 	}
-	n.nic, n.engine = nic, dataplane.New(dataplane.Config{NIC: nic})
+	n.nic = nic
 	n.host.device, n.host.mtu = nic.Name(), mtu
 	return nil
 }
@@ -107,6 +116,20 @@ func (n *node) closeNIC() {
 	if err := n.nic.Close(); err != nil && !errors.Is(err, tun.ErrClosed) {
 		n.opts.Log.Debug("close device", "error", err)
 	}
+}
+
+// openLanes makes the part that negotiates lanes.
+func (n *node) openLanes() error {
+	reset, err := n.state.resetKey()
+	if err != nil {
+		return err
+	}
+	n.lanes = control.NewLanes(control.LanesConfig{
+		Dataplane: n.engine, Local: n.state.key.ID(), Suites: aead.Preferred(aead.Policy{}), IDs: n.ids,
+		Resetter: lane.NewResetter(*reset),
+		Notice:   func(text string, err error) { n.opts.Log.Warn("lane", "what", text, "error", err) },
+	})
+	return nil
 }
 
 // deviceName is the name asked for, or one that lets the system number the devices.
@@ -129,9 +152,11 @@ func (n *node) serve(ctx context.Context, d api.Daemon, parts ...func(context.Co
 	if err != nil {
 		return err
 	}
+	outer := ctx
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return guard("lanes", func() error { return n.lanes.Run(ctx) }) })
 	group.Go(func() error { return guard("API", func() error { return server.Run(ctx) }) })
-	group.Go(func() error { return guard("dataplane", func() error { return n.engine.Run(ctx) }) })
+	group.Go(func() error { return guard("dataplane", func() error { return n.engine.Run(ctx, n.nic) }) })
 	var control sync.WaitGroup
 	for _, part := range parts {
 		control.Add(1)
@@ -146,10 +171,25 @@ func (n *node) serve(ctx context.Context, d api.Daemon, parts ...func(context.Co
 		return n.nic.Close() // ends the dataplane's blocking read
 	})
 	err = group.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil
+	if err == nil || errors.Is(err, context.Canceled) {
+		return n.failure(outer)
 	}
 	return err
+}
+
+// errDown is the cause of an end that was asked for.
+var errDown = errors.New("asked to end")
+
+// fail ends the daemon because of what happened to a part that nobody waits for.
+func (n *node) fail(err error) { n.stop(err) }
+
+// failure is what fail was told, if that is why the daemon ends.
+func (n *node) failure(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, errDown) || errors.Is(cause, context.Canceled) {
+		return nil
+	}
+	return cause
 }
 
 // guard turns a panic at the root of a goroutine into the end of the daemon, in order.

@@ -22,7 +22,6 @@ type gatewayNode struct {
 	*node
 	authority    *admit.Authority
 	gateway      *control.Gateway
-	sockets      []*socket
 	certificates *certificates
 	reach        *reachability
 	created      bool
@@ -43,6 +42,9 @@ func (n *node) runGateway(ctx context.Context) error {
 		return err
 	}
 	defer n.closeNIC()
+	if err := n.openLanes(); err != nil {
+		return err
+	}
 	if err := g.openAuthority(); err != nil {
 		return err
 	}
@@ -72,7 +74,7 @@ func (g *gatewayNode) openGateway() error {
 	}
 	g.gateway, err = control.NewGateway(control.GatewayConfig{
 		Authority: g.authority, Dataplane: g.engine, Host: g.host, Grant: g.opts.Config.Routes.Advertise,
-		Addresses: addresses, Observe: g.observe, Now: now,
+		Addresses: addresses, Observe: g.observe, Now: now, Lanes: g.lanes,
 	})
 	if err != nil {
 		return err
@@ -142,11 +144,9 @@ func refuseConnected(prefixes []netip.Prefix) error {
 
 func (g *gatewayNode) openSockets(ctx context.Context) error {
 	for _, l := range g.opts.Config.Gateway.Listen {
-		s, err := g.listen(ctx, netip.AddrPortFrom(l.Addr, l.Port))
-		if err != nil {
+		if _, err := g.listen(ctx, netip.AddrPortFrom(l.Addr, l.Port)); err != nil {
 			return err
 		}
-		g.sockets = append(g.sockets, s)
 	}
 	return nil
 }

@@ -26,14 +26,19 @@ const (
 )
 
 // Down implements [api.Daemon].
-func (n *node) Down() { n.stop() }
+func (n *node) Down() { n.stop(errDown) }
 
 // baseStatus is what both roles have.
 func (n *node) baseStatus() api.Status {
 	s := n.host.selectors
 	drops := n.engine.Stats().Drops
 	n.drops.addTo(drops)
+	var sockets []api.Socket
+	for _, s := range n.sockets {
+		sockets = append(sockets, api.Socket{Address: s.udp.LocalAddr().String(), Offloads: s.udp.Offloads()})
+	}
 	return api.Status{
+		Sockets: sockets,
 		Version: n.opts.Version, PID: os.Getpid(), Started: n.started, Name: n.name(), NodeID: n.state.key.ID().String(),
 		Device: api.Device{Name: n.nic.Name(), MTU: n.host.mtu, Offloads: n.nic.Offloads()},
 		Host:   api.HostSelectors{Table: s.Table, Mark: s.Mark, Priority: s.Priority},
@@ -52,6 +57,9 @@ func peer(name, id string, l *control.LinkStatus, s dataplane.PeerStats) api.Pee
 		p.Connected, p.Since, p.Remote, p.KeyExchange = true, &l.Since, l.Remote.String(), l.Group
 		p.Path, p.RTTMicros, p.MaxPacketBytes = "session", l.RTT.Microseconds(), l.MaxPacketBytes
 		p.Ignored = l.Ignored
+		if lane := s.Lane; lane != nil {
+			p.Path, p.MaxPacketBytes, p.Cipher = "lane", lane.MaxPacketBytes, lane.Suite
+		}
 	}
 	return p
 }

@@ -40,6 +40,9 @@ func (n *node) runMember(ctx context.Context) error {
 		return err
 	}
 	defer n.closeNIC()
+	if err := n.openLanes(); err != nil {
+		return err
+	}
 	resolver := markedResolver(n.host.selectors.Mark)
 	changes := make(chan struct{}, 1)
 	connected := make(chan struct{})
@@ -54,8 +57,9 @@ func (n *node) runMember(ctx context.Context) error {
 				once.Do(func() { close(connected) })
 			}
 		},
-		Seed: rand.Uint64(), // jitter of retries, not a secret
-		Now:  now,
+		Seed:  rand.Uint64(), // jitter of retries, not a secret
+		Now:   now,
+		Lanes: n.lanes, Socket: socket.udp,
 	})
 	return n.serve(ctx, m,
 		m.member.Run,

@@ -11,22 +11,37 @@ import (
 	"github.com/quic-go/quic-go"
 	"golang.org/x/time/rate"
 
+	"github.com/aethertunnel/aethertunnel/control"
 	"github.com/aethertunnel/aethertunnel/control/config"
 	"github.com/aethertunnel/aethertunnel/control/masque"
+	"github.com/aethertunnel/aethertunnel/dataplane/lane"
 	"github.com/aethertunnel/aethertunnel/dataplane/udp"
 )
 
-// connectionIDBytes is the length of our connection IDs everywhere.
-const connectionIDBytes = 8
-
-// socket is one UDP socket and the QUIC transport on it.
+// socket is one UDP socket, with the QUIC transport and the lanes on it.
 type socket struct {
-	udp       *net.UDPConn
+	udp       *udp.Conn
 	transport *quic.Transport
 	sizes     *masque.InitialSizes
+	received  chan struct{} // closed when the goroutine that receives has ended
 
 	connections atomic.Int64 // taken in, handshakes included
 }
+
+// connectionIDs issues the connection IDs of QUIC on one socket, from the same source as those of lanes.
+type connectionIDs struct {
+	from   *lane.IDGenerator
+	socket byte
+}
+
+// GenerateConnectionID implements [quic.ConnectionIDGenerator].
+func (c connectionIDs) GenerateConnectionID() (quic.ConnectionID, error) {
+	id := c.from.Next(c.socket)
+	return quic.ConnectionIDFromBytes(id[:]), nil
+}
+
+// ConnectionIDLen implements [quic.ConnectionIDGenerator].
+func (connectionIDs) ConnectionIDLen() int { return lane.ConnectionIDBytes }
 
 // Bounds on what strangers can make us hold.
 const (
@@ -40,7 +55,7 @@ var errTooManyConnections = errors.New("too many connections")
 
 // listen opens a UDP socket with our firewall mark. Its packets are routed past the tunnel.
 func (n *node) listen(ctx context.Context, address netip.AddrPort) (*socket, error) {
-	conn, err := udp.Listen(ctx, udp.Config{Address: address, Mark: n.host.selectors.Mark})
+	conn, err := udp.Open(ctx, udp.Config{Address: address, Mark: n.host.selectors.Mark})
 	if err != nil {
 		return nil, listenError(address, err)
 	}
@@ -48,21 +63,31 @@ func (n *node) listen(ctx context.Context, address netip.AddrPort) (*socket, err
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	s := &socket{udp: conn, sizes: masque.NewInitialSizes()}
+	s := &socket{udp: conn, sizes: masque.NewInitialSizes(), received: make(chan struct{})}
 	handshakes := rate.NewLimiter(unverifiedPerSecond, unverifiedBurst)
 	s.transport = &quic.Transport{
-		Conn:               masque.NewSocket(conn, s.sizes),
-		ConnectionIDLength: connectionIDBytes,
-		StatelessResetKey:  reset,
+		Conn:                  masque.NewSocket(conn.QUIC(), s.sizes),
+		ConnectionIDGenerator: connectionIDs{from: n.ids},
+		StatelessResetKey:     reset,
 		// A flood of Initials is made to prove its addresses first (RFC 9000 section 8.1.2); a herd of members that
 		// comes back pays one round trip for it.
 		VerifySourceAddress: func(net.Addr) bool { return !handshakes.Allow() },
-		ConnContext:         s.limitConnections,
-		Tracer:              n.drops,
+		ConnContext: func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+			return s.limitConnections(control.WithSocket(ctx, conn), info)
+		},
+		Tracer: n.drops,
 	}
-	if local := conn.LocalAddr().(*net.UDPAddr).AddrPort(); local.Port() != 0 { //nolint:forcetypeassert // a UDP socket
-		n.host.ports = append(n.host.ports, local.Port())
+	if port := conn.LocalAddr().Port(); port != 0 {
+		n.host.ports = append(n.host.ports, port)
 	}
+	go func() {
+		defer close(s.received)
+		err := guard("receive", func() error { return n.engine.Receive(context.WithoutCancel(ctx), conn) })
+		if err != nil {
+			n.fail(err)
+		}
+	}()
+	n.sockets = append(n.sockets, s)
 	return s, nil
 }
 
@@ -77,7 +102,11 @@ func (s *socket) limitConnections(ctx context.Context, _ *quic.ClientInfo) (cont
 	return ctx, nil
 }
 
-func (s *socket) close() error { return errors.Join(s.transport.Close(), s.udp.Close()) }
+func (s *socket) close() error {
+	err := errors.Join(s.transport.Close(), s.udp.Close())
+	<-s.received
+	return err
+}
 
 // listenError is the one line for the user.
 func listenError(address netip.AddrPort, err error) error {

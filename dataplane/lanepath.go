@@ -1,0 +1,293 @@
+package dataplane
+
+import (
+	"crypto/rand"
+	"net/netip"
+	"sync"
+
+	"github.com/aethertunnel/aethertunnel/dataplane/lane"
+	"github.com/aethertunnel/aethertunnel/dataplane/path"
+	"github.com/aethertunnel/aethertunnel/dataplane/udp"
+)
+
+const (
+	// minLanePacketBytes4 and 6 are the UDP payloads of the smallest links that IPv4 and IPv6 have to work on: 576 and
+	// 1,280 bytes (RFC 791, RFC 8200).
+	minLanePacketBytes4, minLanePacketBytes6 = 576 - 28, 1280 - 48
+)
+
+// lanePath is what a lane knows of its way through the network. Its lock is taken once per batch.
+type lanePath struct {
+	l *Lane
+
+	mu         sync.Mutex // guards the rest; taken under no other lock but Lane.serving
+	search     *path.Search
+	validation *path.Validation
+	estimate   *path.Estimate
+	reporter   path.Reporter
+	liveness   path.Liveness
+	to         [path.MaxPaths]*udp.Destination // by the validation's index
+	report     lane.Report                     // of the last batch received
+	hasReport  bool
+	reportAt   int64 // when report was made
+	keepAt     int64 // when the keeper looks at the lane next
+}
+
+func newLanePath(l *Lane, to *udp.Destination, packetBytes int, nowNanos int64) *lanePath {
+	p := &lanePath{
+		l: l, estimate: path.NewEstimate(),
+		validation: path.NewValidation(addressOf(to), nowNanos),
+	}
+	p.to[0] = to
+	p.search = path.NewSearch(p.searchConfig(to.To().Addr(), packetBytes), nowNanos)
+	return p
+}
+
+// addressOf is the path to a destination.
+func addressOf(to *udp.Destination) path.Address {
+	local, index := to.From()
+	return path.Address{Remote: to.To(), Local: local, InterfaceIndex: index}
+}
+
+func (p *lanePath) searchConfig(remote netip.Addr, baseBytes int) path.SearchConfig {
+	floor := minLanePacketBytes6
+	if remote.Is4() {
+		floor = minLanePacketBytes4
+	}
+	return path.SearchConfig{
+		BaseBytes: baseBytes, FloorBytes: floor, CeilingBytes: p.l.params.SendBytes, RTTNanos: p.estimate.RTTNanos(),
+	}
+}
+
+// sentBatch is what a sender has sealed in one go.
+type sentBatch struct {
+	first   uint64 // packet number
+	packets int
+	bytes   int
+	full    int  // packets as long as the path carries
+	longest int  // bytes
+	asking  bool // for an answer: there were packets of peers, or pings
+}
+
+// sent takes in what was sent.
+func (p *lanePath) sent(b *sentBatch, nowNanos int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.estimate.Sent(b.first, b.packets, b.bytes, b.full, nowNanos)
+	p.search.Sent(b.longest, nowNanos)
+	if b.asking {
+		p.liveness.Sent(nowNanos)
+	}
+	p.schedule()
+}
+
+// receivedBatch is what came of a lane in one go.
+type receivedBatch struct {
+	report     lane.Report
+	reportable int // packets
+}
+
+// received takes in what came. It reports whether the lane was suspect and is not any more.
+func (p *lanePath) received(b *receivedBatch, nowNanos int64) (recovered bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.report, p.hasReport, p.reportAt = b.report, true, nowNanos
+	p.reporter.Arrived(b.reportable)
+	recovered = p.liveness.Heard()
+	p.schedule()
+	return recovered
+}
+
+// elsewhere is told of a packet that came from another address than the one in use.
+func (p *lanePath) elsewhere(from path.Address, number uint64, highest bool, bytes int, nowNanos int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if active, _ := p.validation.Active(); active == (path.Address{Remote: from.Remote}) {
+		// The same place: all that is new is which of our addresses it writes to.
+		if to := p.destination(from, 0); to != nil {
+			p.validation = path.NewValidation(from, nowNanos)
+			p.l.to.Store(to)
+		}
+		return
+	}
+	p.moved(p.validation.Received(from, number, highest, bytes, nowNanos), nowNanos)
+	p.schedule()
+}
+
+// moved follows the validation.
+func (p *lanePath) moved(r path.Roaming, nowNanos int64) {
+	if r != path.RoamingMoved {
+		return
+	}
+	active, index := p.validation.Active()
+	to := p.destination(active, index)
+	if to == nil {
+		return
+	}
+	p.l.to.Store(to)
+	p.estimate = path.NewEstimate()
+	p.search.Restart(p.searchConfig(active.Remote.Addr(), int(p.l.packetBytes.Load())), nowNanos)
+	p.settleSize()
+}
+
+// destination returns where to send to on a path, or nil if the socket cannot.
+func (p *lanePath) destination(a path.Address, index int) *udp.Destination {
+	if d := p.to[index]; d != nil && d.To() == a.Remote {
+		if from, via := d.From(); from == a.Local && via == a.InterfaceIndex {
+			return d
+		}
+	}
+	d, err := p.l.conn.NewDestination(a.Remote, a.Local, a.InterfaceIndex)
+	if err != nil {
+		return nil // another IP version than the socket's: nothing could have come from there
+	}
+	p.to[index] = d
+	return d
+}
+
+// heard takes in the frames of a packet besides DATAGRAM.
+func (p *lanePath) heard(f *lane.Frames, from path.Address, nowNanos int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f.Set.Has(lane.HasPathChallenge) {
+		p.answer(f.Challenge, from)
+	}
+	if f.Set.Has(lane.HasPathResponse) && !p.search.Answered(f.Response, nowNanos) {
+		roaming, _ := p.validation.Responded(f.Response, nowNanos)
+		p.moved(roaming, nowNanos)
+	}
+	if f.Set.Has(lane.HasReport) {
+		if i, ok := p.estimate.Reported(&f.Report, nowNanos); ok {
+			p.search.SetRTT(p.estimate.RTTNanos())
+			p.search.Reported(i.Full, i.Lost(), nowNanos)
+		}
+	}
+	if f.Set.Has(lane.HasPing) && p.hasReport {
+		p.l.say(controlPacket{frames: p.takeReport(nil, nowNanos)})
+	}
+	p.settleSize()
+	p.schedule()
+}
+
+// answer sends a challenge back to where it came from (RFC 9000 section 8.2.2).
+func (p *lanePath) answer(data lane.PathData, from path.Address) {
+	frames := lane.AppendPathResponse(nil, data)
+	if active, _ := p.validation.Active(); active == from {
+		p.l.say(controlPacket{frames: frames})
+		return
+	}
+	if !p.validation.MaySend(from, path.ChallengeBytes) {
+		return
+	}
+	to, err := p.l.conn.NewDestination(from.Remote, from.Local, from.InterfaceIndex)
+	if err != nil {
+		return // as in destination
+	}
+	p.l.say(controlPacket{frames: frames, to: to})
+}
+
+// dueReport appends a report frame if one is due, for the sender to put into its last packet.
+func (p *lanePath) dueReport(dst []byte, nowNanos int64) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.hasReport || !p.reporter.Due(nowNanos) {
+		return dst
+	}
+	return p.takeReport(dst, nowNanos)
+}
+
+func (p *lanePath) takeReport(dst []byte, nowNanos int64) []byte {
+	r := p.report
+	r.DelayMicros += uint64(max(nowNanos-p.reportAt, 0)) / 1000
+	p.reporter.Sent(nowNanos)
+	return lane.AppendReport(dst, &r)
+}
+
+// refused is told of the length of a packet that the interface did not take.
+func (p *lanePath) refused(bytes int, nowNanos int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.search.Refused(bytes, nowNanos)
+	p.settleSize()
+	p.schedule()
+}
+
+// settleSize makes the lane send what the search has found.
+func (p *lanePath) settleSize() {
+	p.l.packetBytes.Store(int64(p.search.Size()))
+	p.l.searched.Store(p.search.Done())
+}
+
+// schedule has the keeper look at the lane in time.
+func (p *lanePath) schedule() {
+	if next := p.next(); next < p.keepAt {
+		p.keepAt = next
+		p.l.engine.keeper.notify()
+	}
+}
+
+func (p *lanePath) next() int64 {
+	return min(p.search.NextNanos(), p.validation.NextNanos(), p.reporter.NextNanos(), p.liveness.NextNanos())
+}
+
+// keep does what is due, if anything is, and returns when it wants to be called again.
+func (p *lanePath) keep(nowNanos int64) int64 {
+	if p.l.sealer.Load() == nil {
+		return path.Never // the first key wakes the keeper
+	}
+	p.mu.Lock()
+	if nowNanos < p.keepAt {
+		defer p.mu.Unlock()
+		return p.keepAt
+	}
+	var data lane.PathData
+	for random(&data) {
+		bytes, ok := p.search.Probe(data, nowNanos)
+		if !ok {
+			break
+		}
+		frames := lane.AppendPathChallenge(make([]byte, 0, bytes), data)
+		frames = lane.AppendPadding(frames, bytes-lane.OverheadBytes-len(frames))
+		p.l.say(controlPacket{frames: frames, probe: true})
+	}
+	for random(&data) {
+		c, ok := p.validation.Challenge(data, nowNanos)
+		if !ok {
+			break
+		}
+		if to := p.destination(c.To, c.Path); to != nil {
+			p.l.say(controlPacket{frames: lane.AppendPathChallenge(nil, data), to: to})
+		}
+	}
+	if p.hasReport && p.reporter.Due(nowNanos) {
+		p.l.say(controlPacket{frames: p.takeReport(nil, nowNanos)})
+	}
+	sign := p.liveness.Check(nowNanos)
+	if sign != path.SignNone {
+		p.l.say(controlPacket{frames: lane.AppendPing(nil)})
+	}
+	if sign == path.SignSuspect {
+		p.moved(fallenBack(p.validation.FallBack(nowNanos)), nowNanos)
+	}
+	p.settleSize()
+	p.keepAt = p.next()
+	at := p.keepAt
+	p.mu.Unlock()
+	if sign == path.SignSuspect {
+		p.l.leave()
+	}
+	return at
+}
+
+func fallenBack(moved bool) path.Roaming {
+	if moved {
+		return path.RoamingMoved
+	}
+	return path.RoamingNone
+}
+
+// random fills data. It is always true: crypto/rand ends the program rather than fail.
+func random(data *lane.PathData) bool {
+	_, err := rand.Read(data[:])
+	return err == nil
+}

@@ -1,0 +1,47 @@
+package dataplane
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/aethertunnel/aethertunnel/dataplane/lane"
+)
+
+// laneTable finds the lane of a connection ID. Reading takes no lock; a change copies one of many small maps.
+type laneTable struct {
+	mu     sync.Mutex // orders changes
+	shards [256]atomic.Pointer[map[lane.ConnectionID]*Lane]
+}
+
+func (t *laneTable) shard(id lane.ConnectionID) *atomic.Pointer[map[lane.ConnectionID]*Lane] {
+	return &t.shards[id[len(id)-1]]
+}
+
+// find returns nil for an ID that no lane takes packets for.
+func (t *laneTable) find(id lane.ConnectionID) *Lane {
+	m := t.shard(id).Load()
+	if m == nil {
+		return nil
+	}
+	return (*m)[id]
+}
+
+func (t *laneTable) add(id lane.ConnectionID, l *Lane) {
+	t.change(id, func(m map[lane.ConnectionID]*Lane) { m[id] = l })
+}
+
+func (t *laneTable) remove(id lane.ConnectionID) {
+	t.change(id, func(m map[lane.ConnectionID]*Lane) { delete(m, id) })
+}
+
+func (t *laneTable) change(id lane.ConnectionID, edit func(map[lane.ConnectionID]*Lane)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := make(map[lane.ConnectionID]*Lane)
+	if m := t.shard(id).Load(); m != nil {
+		next = maps.Clone(*m)
+	}
+	edit(next)
+	t.shard(id).Store(&next)
+}
