@@ -17,6 +17,9 @@ const (
 	maxDeviceBytes = 15
 	// minMTU is what IPv6 needs, RFC 8200 section 5; maxMTU leaves 80 bytes of a 1500-byte path for the tunnel.
 	minMTU, maxMTU = 1280, 1420
+	// minNice and maxNice are what setpriority(2) takes. By default the daemon goes before ordinary programs, as the
+	// kernel's own forwarding of packets does: what it moves for them waits for no turn of theirs.
+	minNice, maxNice, defaultNice = -20, 19, -10
 )
 
 // Check reports every problem of the values in c, wherever they came from; none means that c can be used.
@@ -147,6 +150,13 @@ func checkMTU(c *Config) []fault {
 	if mtu := c.Node.MTU; mtu != 0 && (mtu < minMTU || mtu > maxMTU) {
 		return whole(fmt.Sprintf("%d is out of range", mtu),
 			fmt.Sprintf("use %d to %d, or 0 for automatic", minMTU, maxMTU))
+	}
+	return nil
+}
+
+func checkNice(c *Config) []fault {
+	if n := c.Node.Nice; n < minNice || n > maxNice {
+		return whole(fmt.Sprintf("%d is out of range", n), fmt.Sprintf("use %d to %d", minNice, maxNice))
 	}
 	return nil
 }

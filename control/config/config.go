@@ -37,6 +37,8 @@ type Node struct {
 	Tun string
 	// MTU is the device's maximum packet size in bytes, or 0 for automatic.
 	MTU int
+	// Nice is the daemon's scheduling priority on Linux, -20 to 19.
+	Nice int
 }
 
 // Gateway is section [gateway]: used only by a node that listens.
@@ -86,7 +88,7 @@ type place struct{ line, column int }
 // Default gives the configuration of a daemon that has no file and no flags.
 func Default() Config {
 	return Config{
-		Node:    Node{State: DefaultStateDir()},
+		Node:    Node{State: DefaultStateDir(), Nice: defaultNice},
 		Gateway: Gateway{Listen: []ListenAddr{{Port: 443}}, PortMapping: PortMappingAuto},
 		TLS:     TLS{KeyExchange: RequireHybrid},
 		Log:     Log{Level: LevelInfo, Format: FormatAuto},

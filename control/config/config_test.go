@@ -90,7 +90,7 @@ func TestFullValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		Node: Node{Name: "gw-1", State: "/srv/aetherd", Tun: "aether7", MTU: 1400},
+		Node: Node{Name: "gw-1", State: "/srv/aetherd", Tun: "aether7", MTU: 1400, Nice: -5},
 		Gateway: Gateway{
 			Listen: []ListenAddr{
 				{netip.MustParseAddr("192.0.2.1"), 443}, {netip.MustParseAddr("2001:db8::1"), 443}, {Port: 8443},

@@ -120,6 +120,10 @@ func nodeKeys() []keySpec {
 			name: "node.mtu", flag: "mtu", sample: `1420`,
 			doc: "largest packet on the tunnel device, 1280 to 1420 bytes; 0 = automatic",
 		}, func(c *Config) *int { return &c.Node.MTU }, checkMTU),
+		numberKey(keySpec{
+			name: "node.nice", flag: "nice", sample: `-10`,
+			doc: "scheduling priority of the daemon on Linux, -20 (first) to 19; a system that does not allow it keeps its own",
+		}, func(c *Config) *int { return &c.Node.Nice }, checkNice),
 	}
 }
 

@@ -72,6 +72,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.host.close()) }()
+	if err := setNice(o.Config.Node.Nice); err != nil {
+		o.Log.Info("priority left as it is", "error", err)
+	}
 	if n.plan.role == config.RoleMember {
 		return n.runMember(ctx)
 	}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package daemon
+
+// setNice leaves the priority to the system.
+func setNice(int) error { return nil }
