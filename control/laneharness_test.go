@@ -35,6 +35,7 @@ type laneNode struct {
 	transport *quic.Transport
 	lanes     *Lanes
 	ahead     atomic.Int64 // nanoseconds by which the clock of lanes is ahead
+	frozen    atomic.Int64 // what it stands at, plus ahead; 0 while it goes
 	events    *events
 
 	mu      sync.Mutex
@@ -76,7 +77,12 @@ func newLaneNode(t *testing.T, id identity.ID, address string) *laneNode {
 	n.lanes = NewLanes(LanesConfig{
 		Dataplane: n.engine, Local: id, Suites: aead.Preferred(aead.Policy{}), IDs: ids,
 		Resetter: lane.NewResetter(reset), Notice: n.notice,
-		Nanos: func() int64 { return int64(time.Since(start)) + n.ahead.Load() },
+		Nanos: func() int64 {
+			if at := n.frozen.Load(); at != 0 {
+				return at + n.ahead.Load()
+			}
+			return int64(time.Since(start)) + n.ahead.Load()
+		},
 	})
 	n.transport = &quic.Transport{
 		Conn: n.conn.QUIC(), ConnectionIDGenerator: laneIDs{ids}, StatelessResetKey: &reset,
@@ -122,6 +128,9 @@ func (n *laneNode) notice(_ string, err error) {
 	defer n.mu.Unlock()
 	n.notices = append(n.notices, err)
 }
+
+// freeze stops the clock of lanes, so that how busy the machine is does not matter.
+func (n *laneNode) freeze() { n.frozen.Store(n.lanes.cfg.Nanos() - n.ahead.Load()) }
 
 // quiet fails the test if the lanes had something to complain about.
 func (n *laneNode) quiet() {
@@ -424,9 +433,3 @@ func (f *flow) passes(packets int) {
 		f.next++
 	}
 }
-
-// laneSuites and offerIDs are for offers that no node makes.
-var (
-	laneSuites = []aead.Suite{aead.AES256GCM}
-	offerIDs   atomic.Uint64
-)

@@ -9,6 +9,9 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -20,8 +23,8 @@ import (
 const senderEnv = "AETHERTUNNEL_WAKE_SENDER"
 
 // BenchmarkWake is the time from a send in another process to the reader that waits for it, and the CPU time of the
-// reader's process per packet: with Go's poller, as ReadPackets waits, and in poll(2) for comparison; the reader on a
-// thread of its own or not.
+// reader's process per packet: with Go's poller, as ReadPackets waits, and for comparison in poll(2) on a descriptor
+// that Go's poller does not know; the reader on a thread of its own or not.
 func BenchmarkWake(b *testing.B) {
 	if order := os.Getenv(senderEnv); order != "" {
 		if err := send(order); err != nil {
@@ -31,52 +34,107 @@ func BenchmarkWake(b *testing.B) {
 	}
 	for _, pause := range []time.Duration{20 * time.Microsecond, time.Millisecond} {
 		for _, locked := range []bool{false, true} {
-			for _, waiter := range []string{"poll", "netpoller"} {
-				b.Run(fmt.Sprintf("every=%v/locked=%v/%s", pause, locked, waiter), func(b *testing.B) {
-					withConfig(b, Config{Name: "at0", MTU: 1380}, func(d Device) error {
-						read := d.ReadPackets
-						if waiter == "poll" {
-							var err error
-							if read, err = polling(d.(*native)); err != nil {
-								return err
-							}
-						}
-						return wake(b, d, read, locked, pause)
-					})
+			name := fmt.Sprintf("every=%v/locked=%v/", pause, locked)
+			b.Run(name+"netpoller", func(b *testing.B) {
+				withConfig(b, Config{Name: "at0", MTU: 1380}, func(d Device) error {
+					return wake(b, d, locked, pause)
 				})
-			}
+			})
+			b.Run(name+"poll", func(b *testing.B) {
+				inNetwork(b, func() error {
+					d, err := newPolled()
+					if err != nil {
+						return err
+					}
+					return inUse(d, func(d Device) error { return wake(b, d, locked, pause) })
+				})
+			})
 		}
 	}
 }
 
-// polling reads as ReadPackets does, but waits in a system call.
-func polling(d *native) (func([]Packet, int) (int, error), error) {
-	raw, err := d.dev.File().SyscallConn()
+// polled is a device whose reader waits in a system call. As a syscall.RawConn it is its own descriptor.
+type polled struct {
+	fd, ended int // the queue, and an eventfd that is readable from Close on
+	reading   sync.Mutex
+	wait      [2]unix.PollFd // guarded by reading
+	queue     *queue
+	closed    atomic.Bool
+}
+
+var (
+	_ Device          = (*polled)(nil)
+	_ syscall.RawConn = (*polled)(nil)
+)
+
+func newPolled() (*polled, error) {
+	fd, err := descriptor("at0", unix.IFF_VNET_HDR)
 	if err != nil {
 		return nil, err
 	}
-	var wait [1]unix.PollFd
-	if err := raw.Control(func(fd uintptr) {
-		wait[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	}); err != nil {
-		return nil, err
+	p := &polled{fd: fd}
+	p.queue = queueOf(p, "at0", Offloads{VirtioHeader: true})
+	if p.ended, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return func(packets []Packet, _ int) (int, error) {
-		for {
-			if n, err := d.TryReadPackets(packets, 0); n > 0 || err != nil {
-				return n, err
-			}
-			// Close does not end it, but the last packet can be long gone then: look now and then.
-			if _, err := unix.Poll(wait[:], 100); err != nil && err != unix.EINTR {
-				return 0, err
-			}
-		}
-	}, nil
+	return p, nil
 }
 
-func wake(
-	b *testing.B, d Device, read func([]Packet, int) (int, error), locked bool, pause time.Duration,
-) error {
+func (p *polled) Read(attempt func(fd uintptr) bool) error {
+	p.reading.Lock()
+	defer p.reading.Unlock()
+	for !attempt(uintptr(p.fd)) {
+		p.wait[0] = unix.PollFd{Fd: int32(p.fd), Events: unix.POLLIN}
+		p.wait[1] = unix.PollFd{Fd: int32(p.ended), Events: unix.POLLIN}
+		if _, err := unix.Poll(p.wait[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if p.wait[1].Revents != 0 {
+			return os.ErrClosed
+		}
+	}
+	return nil
+}
+
+func (p *polled) Control(f func(fd uintptr)) error {
+	if p.closed.Load() {
+		return os.ErrClosed
+	}
+	f(uintptr(p.fd))
+	return nil
+}
+
+func (p *polled) Write(attempt func(fd uintptr) bool) error {
+	attempt(uintptr(p.fd))
+	return nil
+}
+
+func (p *polled) Close() error {
+	if p.closed.Swap(true) {
+		return nil
+	}
+	if _, err := unix.Write(p.ended, binary.NativeEndian.AppendUint64(nil, 1)); err != nil {
+		return err
+	}
+	p.reading.Lock()
+	defer p.reading.Unlock()
+	return errors.Join(unix.Close(p.fd), unix.Close(p.ended))
+}
+
+func (p *polled) Name() string       { return "at0" }
+func (p *polled) Offloads() Offloads { return p.queue.offloads }
+
+func (p *polled) ReadPackets(packets []Packet, budgetBytes int) (int, error) {
+	return p.queue.readPackets(packets, budgetBytes, true)
+}
+
+func (p *polled) TryReadPackets(packets []Packet, budgetBytes int) (int, error) {
+	return p.queue.readPackets(packets, budgetBytes, false)
+}
+
+func (p *polled) WritePacket(pieces [][]byte, o Offload) error { return p.queue.writePacket(pieces, o) }
+
+func wake(b *testing.B, d Device, locked bool, pause time.Duration) error {
 	sender := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkWake$", "-test.benchtime=1x")
 	sender.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", senderEnv, b.N, pause))
 	if err := sender.Start(); err != nil { // on this thread, so in its network
@@ -95,7 +153,7 @@ func wake(
 			defer runtime.UnlockOSThread()
 		}
 		var err error
-		taken, err = takeTimes(read, taken)
+		taken, err = takeTimes(d, taken)
 		done <- err
 	}()
 	if err := sender.Wait(); err != nil {
@@ -120,15 +178,15 @@ func wake(
 }
 
 // takeTimes reads packets of the sender until the device is closed and adds how old each is.
-func takeTimes(read func([]Packet, int) (int, error), taken []int64) ([]int64, error) {
+func takeTimes(d Device, taken []int64) ([]int64, error) {
 	packets := make([]Packet, 1)
 	buf := make([]byte, Headroom+MaxPacketBytes)
 	for {
 		packets[0].Data = buf
-		n, err := read(packets, 0)
+		n, err := d.ReadPackets(packets, 0)
 		now := nanos()
 		switch {
-		case errors.Is(err, ErrClosed), errors.Is(err, os.ErrClosed):
+		case errors.Is(err, ErrClosed):
 			return taken, nil
 		case err != nil:
 			return taken, err

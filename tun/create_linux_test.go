@@ -16,7 +16,7 @@ func TestCreateNames(t *testing.T) {
 		"": "tun0", "at%d": "at0", "a%dz": "a0z", "aether-x.1_y": "aether-x.1_y", "abcdefghijklmno": "abcdefghijklmno",
 	} {
 		inNetwork(t, func() error {
-			d, err := Create(asked, 1380)
+			d, err := Config{Name: asked, MTU: 1380}.Create()
 			if err != nil {
 				return err
 			}
@@ -25,7 +25,7 @@ func TestCreateNames(t *testing.T) {
 				return errors.Join(err, d.Close())
 			}
 			if d.Name() != want || link.Type() != "tuntap" || link.Attrs().MTU != 1380 {
-				t.Errorf("Create(%q): name %q, %s of MTU %d", asked, d.Name(), link.Type(), link.Attrs().MTU)
+				t.Errorf("%q: name %q, %s of MTU %d", asked, d.Name(), link.Type(), link.Attrs().MTU)
 			}
 			if err := d.Close(); err != nil {
 				return err
@@ -41,12 +41,12 @@ func TestCreateNames(t *testing.T) {
 // TestTwoOfOneTemplate: two daemons on one machine.
 func TestTwoOfOneTemplate(t *testing.T) {
 	inNetwork(t, func() error {
-		a, err := Create("at%d", 1380)
+		a, err := Config{Name: "at%d", MTU: 1380}.Create()
 		if err != nil {
 			return err
 		}
 		defer a.Close()
-		b, err := Create("at%d", 1380)
+		b, err := Config{Name: "at%d", MTU: 1380}.Create()
 		if err != nil {
 			return err
 		}
@@ -65,19 +65,19 @@ func expect(t *testing.T, name string, mtu int, reason error, text string) error
 	if err != nil {
 		return err
 	}
-	d, err := Create(name, mtu)
+	d, err := Config{Name: name, MTU: mtu}.Create()
 	if err == nil {
-		t.Errorf("Create(%q, %d) succeeded", name, mtu)
+		t.Errorf("%q, MTU %d: made", name, mtu)
 		return d.Close()
 	}
 	refusal, ok := errors.AsType[*Error](err)
 	if !ok || refusal.Name != name || refusal.Remedy == "" || reason != nil && !errors.Is(err, reason) ||
 		!strings.Contains(err.Error(), text) || strings.Contains(err.Error(), "\n") {
-		t.Errorf("Create(%q, %d): got %v; want %v, %q, with a remedy, in one line", name, mtu, err, reason, text)
+		t.Errorf("%q, MTU %d: got %v; want %v, %q, with a remedy, in one line", name, mtu, err, reason, text)
 	}
 	after, err := descriptors()
 	if after != before {
-		t.Errorf("Create(%q, %d): %d descriptors before, %d after", name, mtu, before, after)
+		t.Errorf("%q, MTU %d: %d descriptors before, %d after", name, mtu, before, after)
 	}
 	return err
 }
@@ -150,7 +150,7 @@ func TestCreateRefusesNamesInUse(t *testing.T) {
 		if err := persistent("kept0"); err != nil {
 			return err
 		}
-		ours, err := Create("ours0", 1380)
+		ours, err := Config{Name: "ours0", MTU: 1380}.Create()
 		if err != nil {
 			return err
 		}

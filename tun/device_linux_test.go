@@ -98,32 +98,25 @@ func untilLocal(a netip.Addr) error {
 }
 
 // next reads packets until one is to the given address; the host sends some of its own accord (MLD, router
-// solicitations).
-func next(d Device, to netip.Addr) ([]byte, error) {
-	packets, err := nextBatch(d, to)
-	if err != nil {
-		return nil, err
-	}
-	return packets[0], nil
-}
-
-func nextBatch(d Device, to netip.Addr) ([][]byte, error) {
-	bufs, sizes := room(d.BatchSize())
+// solicitations). A checksum left to the device's reader is completed.
+func next(d Device, to netip.Addr) (Packet, error) {
+	packets := slots(1)
+	buf := packets[0].Data
 	for {
-		n, err := d.Read(bufs, sizes, Headroom)
-		if err != nil {
-			return nil, err
+		packets[0].Data = buf
+		if n, err := d.ReadPackets(packets, 0); n != 1 || err != nil {
+			return Packet{}, fmt.Errorf("ReadPackets: %d, %w", n, err)
 		}
-		var found [][]byte
-		for i := range n {
-			p := bufs[i][Headroom:][:sizes[i]]
-			if destination(p) == to {
-				found = append(found, bytes.Clone(p))
-			}
+		p := packets[0]
+		if destination(p.Data) != to {
+			continue
 		}
-		if len(found) > 0 {
-			return found, nil
+		o := p.Offload
+		if o.PartialChecksum && o.Segmentation == SegmentNone &&
+			!completeChecksum(p.Data, int(o.ChecksumStart), int(o.ChecksumOffset)) {
+			return Packet{}, fmt.Errorf("checksum at %d+%d of %d bytes", o.ChecksumStart, o.ChecksumOffset, len(p.Data))
 		}
+		return p, nil
 	}
 }
 
@@ -191,10 +184,11 @@ func TestPacketsCross(t *testing.T) {
 			if _, err := s.Write([]byte("to the tunnel")); err != nil {
 				return err
 			}
-			got, err := next(d, c.peer)
+			p, err := next(d, c.peer)
 			if err != nil {
 				return err
 			}
+			got := p.Data
 			want := udpPacket(local, remote, []byte("to the tunnel"))
 			if c.host.Is4() { // the host chooses identification and flags
 				copy(want[4:8], got[4:8])
@@ -206,13 +200,11 @@ func TestPacketsCross(t *testing.T) {
 			if !bytes.Equal(got, want) {
 				t.Errorf("%v: read %x\nwant %x", c.host, got, want)
 			}
-			back := [][]byte{
-				framed(udpPacket(remote, local, []byte("one"))), framed(udpPacket(remote, local, []byte("three"))),
-			}
-			if err := d.Write(back, Headroom); err != nil {
-				return err
-			}
 			for _, want := range []string{"one", "three"} {
+				back := udpPacket(remote, local, []byte(want))
+				if err := d.WritePacket([][]byte{back}, Offload{}); err != nil {
+					return err
+				}
 				b := make([]byte, 100)
 				if err := s.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 					return err
@@ -235,14 +227,14 @@ func TestHostAnswersEcho(t *testing.T) {
 			return err
 		}
 		p := append(ipHeader(peer4, host4, unix.IPPROTO_ICMP, len(m)), m...)
-		if err := d.Write([][]byte{framed(p)}, Headroom); err != nil {
+		if err := d.WritePacket([][]byte{p}, Offload{}); err != nil {
 			return err
 		}
 		answer, err := next(d, peer4)
 		if err != nil {
 			return err
 		}
-		parsed, err := icmp.ParseMessage(unix.IPPROTO_ICMP, answer[20:])
+		parsed, err := icmp.ParseMessage(unix.IPPROTO_ICMP, answer.Data[20:])
 		if err != nil {
 			return err
 		}
@@ -288,13 +280,13 @@ func TestOffloadsAreTrue(t *testing.T) {
 		if err := sendSegments(3, 500); err != nil {
 			return err
 		}
-		packets, err := nextBatch(d, peer4)
+		p, err := next(d, peer4)
 		if err != nil {
 			return err
 		}
-		// Without UDP offload the kernel cuts, and one Read yields one packet.
-		if o.UDP != (len(packets) == 3) {
-			t.Errorf("offloads %+v, and a super-packet of 3 came as %d", o, len(packets))
+		// Without UDP offload the kernel cuts.
+		if whole := p.Offload.Segmentation == SegmentUDP && len(p.Data) == 28+3*500; o.UDP != whole {
+			t.Errorf("offloads %+v, and a super-packet of 3 came as %d bytes, %+v", o, len(p.Data), p.Offload)
 		}
 		if err := d.Close(); err != nil {
 			return err
@@ -315,35 +307,7 @@ func ethtool(name string, command uint32) (uint32, error) {
 	return ethtoolValue(fd, name, command)
 }
 
-// TestSuperPacketOfTooManySegments: what fits is returned, the rest is owned up to, and reading goes on.
-func TestSuperPacketOfTooManySegments(t *testing.T) {
-	withDevice(t, func(d Device) error {
-		if !d.Offloads().UDP {
-			return nil // TestOffloadsAreTrue has shown that there are no such super-packets here
-		}
-		if err := errors.Join(sendSegments(4, 500), sendSegments(2, 500)); err != nil {
-			return err
-		}
-		bufs, sizes := room(2)
-		for {
-			n, err := d.Read(bufs, sizes, Headroom)
-			if err == nil && destination(bufs[0][Headroom:]) != peer4 {
-				continue
-			}
-			if !errors.Is(err, ErrUnreadable) || n < 1 || n > 2 {
-				t.Errorf("4 segments, 2 buffers: %d, %v", n, err)
-			}
-			break
-		}
-		packets, err := nextBatch(d, peer4)
-		if err == nil && len(packets) != 2 {
-			t.Errorf("the next one has %d packets", len(packets))
-		}
-		return err
-	})
-}
-
-// TestMTURaisedByOthers: packets longer than the MTU we made the device with, whole and cut.
+// TestMTURaisedByOthers: packets longer than the MTU we made the device with, alone and in a super-packet.
 func TestMTURaisedByOthers(t *testing.T) {
 	withDevice(t, func(d Device) error {
 		link, err := netlink.LinkByName("at0")
@@ -357,105 +321,18 @@ func TestMTURaisedByOthers(t *testing.T) {
 			if err := sendSegments(segments, 8000); err != nil {
 				return err
 			}
-			for left := segments; left > 0; {
-				packets, err := nextBatch(d, peer4)
+			for left := segments * 8000; left > 0; {
+				p, err := next(d, peer4)
 				if err != nil {
 					return err
 				}
-				for _, p := range packets {
-					if len(p) != 8028 {
-						t.Errorf("%d segments: packet of %d bytes", segments, len(p))
-					}
+				o := p.Offload
+				if len(p.Data) != 8028 && (o.Segmentation != SegmentUDP || o.SegmentBytes != 8000) {
+					t.Errorf("%d segments: packet of %d bytes, %+v", segments, len(p.Data), o)
 				}
-				left -= len(packets)
+				left -= len(p.Data) - 28
 			}
 		}
 		return nil
 	})
-}
-
-func TestWriteWhileDown(t *testing.T) {
-	withDevice(t, func(d Device) error {
-		link, err := netlink.LinkByName("at0")
-		if err != nil {
-			return err
-		}
-		if err := netlink.LinkSetDown(link); err != nil {
-			return err
-		}
-		var batch [][]byte
-		for port := range uint16(3) { // three flows, so that nothing is joined
-			p := udpPacket(netip.AddrPortFrom(peer4, 7000+port), netip.AddrPortFrom(host4, 7000), []byte("x"))
-			batch = append(batch, framed(p))
-		}
-		refused, ok := errors.AsType[*RefusedError](d.Write(batch, Headroom))
-		if !ok || refused.Writes != 3 || !errors.Is(refused, unix.EIO) {
-			t.Errorf("got %+v", refused)
-		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			return err
-		}
-		if err := d.Write(batch[:1], Headroom); err != nil {
-			t.Errorf("up again: %v", err)
-		}
-		return nil
-	})
-}
-
-func TestCloseEndsRead(t *testing.T) {
-	for range 10 {
-		withDevice(t, func(d Device) error {
-			done, reading := make(chan error, 1), make(chan struct{})
-			go func() {
-				close(reading)
-				_, err := next(d, peer4) // to which nobody sends
-				done <- err
-			}()
-			<-reading
-			if err := d.Close(); err != nil {
-				return err
-			}
-			if err := <-done; !errors.Is(err, ErrClosed) {
-				t.Errorf("the waiting Read: %v", err)
-			}
-			return closedNow(d)
-		})
-	}
-}
-
-// TestDeletedByOthers: `ip link delete`, or its namespace is taken away.
-func TestDeletedByOthers(t *testing.T) {
-	for range 10 {
-		withDevice(t, func(d Device) error {
-			link, err := netlink.LinkByName("at0")
-			if err != nil {
-				return err
-			}
-			done := make(chan error, 1)
-			go func() {
-				_, err := next(d, peer4)
-				done <- err
-			}()
-			if err := netlink.LinkDel(link); err != nil {
-				return err
-			}
-			if err := <-done; !errors.Is(err, ErrClosed) {
-				t.Errorf("the waiting Read: %v", err)
-			}
-			return closedNow(d)
-		})
-	}
-}
-
-// closedNow checks that a device that is gone says so.
-func closedNow(d Device) error {
-	bufs, sizes := room(d.BatchSize())
-	if n, err := d.Read(bufs, sizes, Headroom); n != 0 || !errors.Is(err, ErrClosed) {
-		return fmt.Errorf("Read: %d, %w", n, err)
-	}
-	p := udpPacket(netip.AddrPortFrom(peer4, 1), netip.AddrPortFrom(host4, 1), []byte("x"))
-	if err := d.Write([][]byte{framed(p)}, Headroom); !errors.Is(err, ErrClosed) {
-		return fmt.Errorf("Write: %w", err)
-	}
-	return nil
 }

@@ -16,9 +16,8 @@ var (
 	ErrNameInUse = errors.New("interface name in use")
 	// ErrClosed is what reading and writing return after Close, or after the device was deleted by someone else.
 	ErrClosed = errors.New("TUN device closed")
-	// ErrUnreadable is what reading returns when the host handed over something that is not, or not wholly, among the
-	// packets returned: an unknown kind of offload, one that contradicts the packet; for Read, a super-packet of more
-	// segments than there are buffers. What is missing is lost; the device is still good.
+	// ErrUnreadable is what reading returns when the host handed over a packet that is not among those returned: with
+	// an unknown kind of offload, or one that contradicts the packet. It is lost; the device is still good.
 	ErrUnreadable = errors.New("packet from the host cannot be read")
 	// ErrUnwritable is what WritePacket returns for what this device cannot write: too many pieces or bytes, an Offload
 	// that contradicts the packet or that Offloads does not name. The packet is lost; the device is still good.
@@ -58,7 +57,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // RefusedError says that the host's network stack did not take what was written: the interface is down, there is no
 // memory. The device is still good.
 type RefusedError struct {
-	Writes int   // how many writes were refused; packets that the device joined into one count once
+	Writes int   // how many writes were refused
 	Err    error // the system's errors
 }
 

@@ -8,13 +8,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// room makes buffers as Device.Read wants them.
-func room(packets int) (bufs [][]byte, sizes []int) {
-	for range packets {
-		bufs = append(bufs, make([]byte, Headroom+MaxPacketBytes))
+// slots makes packets with buffers as ReadPackets wants them.
+func slots(n int) []Packet {
+	packets := make([]Packet, n)
+	for i := range packets {
+		packets[i].Data = make([]byte, Headroom+MaxPacketBytes)
 	}
-	return bufs, make([]int, packets)
+	return packets
 }
-
-// framed makes a buffer as Device.Write wants it.
-func framed(packet []byte) []byte { return append(make([]byte, Headroom), packet...) }

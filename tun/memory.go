@@ -9,12 +9,11 @@ import (
 const memoryQueuePackets = 256
 
 // Memory is a Device without a kernel. What the host side injects with [Memory.Inject] or [Memory.InjectPacket] is read
-// by the dataplane; what the dataplane writes comes out of [Memory.Output] or [Memory.Packets].
+// by the dataplane; what the dataplane writes comes out of [Memory.Packets].
 type Memory struct {
 	name     string
 	offloads Offloads
 	in       chan Packet
-	out      chan []byte
 	packets  chan Packet
 	done     chan struct{}
 	closed   sync.Once
@@ -31,7 +30,6 @@ func NewMemoryWithOffloads(name string, o Offloads) *Memory {
 		name:     name,
 		offloads: o,
 		in:       make(chan Packet, memoryQueuePackets),
-		out:      make(chan []byte, memoryQueuePackets),
 		packets:  make(chan Packet, memoryQueuePackets),
 		done:     make(chan struct{}),
 	}
@@ -57,10 +55,7 @@ func (m *Memory) InjectPacket(p Packet) error {
 	}
 }
 
-// Output is the channel of packets that the dataplane wrote with Write. It is never closed.
-func (m *Memory) Output() <-chan []byte { return m.out }
-
-// Packets is the channel of packets that the dataplane wrote with WritePacket, their pieces joined. It is never closed.
+// Packets is the channel of packets that the dataplane wrote, their pieces joined. It is never closed.
 func (m *Memory) Packets() <-chan Packet { return m.packets }
 
 // Name returns the name given to NewMemory.
@@ -144,48 +139,6 @@ func (m *Memory) WritePacket(pieces [][]byte, o Offload) error {
 	case <-m.done:
 		return ErrClosed
 	}
-}
-
-// BatchSize is small, so that tests cross batch borders.
-func (m *Memory) BatchSize() int { return 8 }
-
-// Read waits for one injected packet and takes those that wait behind it. It does not look at their Offload.
-func (m *Memory) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	if m.isClosed() {
-		return 0, ErrClosed
-	}
-	select {
-	case p := <-m.in:
-		sizes[0] = copy(bufs[0][offset:], p.Data)
-	case <-m.done:
-		return 0, ErrClosed
-	}
-	n := 1
-	for n < len(bufs) {
-		select {
-		case p := <-m.in:
-			sizes[n] = copy(bufs[n][offset:], p.Data)
-			n++
-		default:
-			return n, nil
-		}
-	}
-	return n, nil
-}
-
-// Write copies the packets to Output, blocking while it is full.
-func (m *Memory) Write(bufs [][]byte, offset int) error {
-	for _, b := range bufs {
-		if m.isClosed() {
-			return ErrClosed
-		}
-		select {
-		case m.out <- append([]byte(nil), b[offset:]...):
-		case <-m.done:
-			return ErrClosed
-		}
-	}
-	return nil
 }
 
 // Close ends reading, writing and injecting. What was injected and not read is lost.

@@ -20,26 +20,28 @@ func TestMemoryCarriesBothWays(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	bufs, sizes := room(m.BatchSize())
 	for got := 0; got < packets; {
-		n, err := m.Read(bufs, sizes, Headroom)
-		if err != nil || n == 0 || n > m.BatchSize() {
-			t.Fatalf("Read: %d, %v", n, err)
+		read := slots(8)
+		n, err := m.ReadPackets(read, 0)
+		if err != nil || n == 0 {
+			t.Fatalf("ReadPackets: %d, %v", n, err)
 		}
-		for i := range n {
-			if p := string(bufs[i][Headroom:][:sizes[i]]); p != strconv.Itoa(got) {
-				t.Fatalf("packet %d is %q", got, p)
+		for _, p := range read[:n] {
+			if string(p.Data) != strconv.Itoa(got) || p.Offload != (Offload{}) {
+				t.Fatalf("packet %d is %q, %+v", got, p.Data, p.Offload)
 			}
 			got++
 		}
 	}
-	sent := [][]byte{framed([]byte("a")), framed([]byte("bb"))}
-	if err := m.Write(sent, Headroom); err != nil {
-		t.Fatal(err)
+	for _, sent := range []string{"a", "bb"} {
+		piece := []byte(sent)
+		if err := m.WritePacket([][]byte{piece}, Offload{}); err != nil {
+			t.Fatal(err)
+		}
+		clear(piece) // the device has copied
 	}
-	clear(sent[0]) // the device has copied
-	if a, b := <-m.Output(), <-m.Output(); string(a) != "a" || string(b) != "bb" {
-		t.Errorf("got %q, %q", a, b)
+	if a, b := <-m.Packets(), <-m.Packets(); string(a.Data) != "a" || string(b.Data) != "bb" {
+		t.Errorf("got %q, %q", a.Data, b.Data)
 	}
 }
 
@@ -53,31 +55,30 @@ func TestMemoryRefusesWhatNoPacketCanBe(t *testing.T) {
 	if err := m.Inject(longest); err != nil {
 		t.Fatal(err)
 	}
-	bufs, sizes := room(1)
-	n, err := m.Read(bufs, sizes, Headroom)
-	if n != 1 || err != nil || !bytes.Equal(bufs[0][Headroom:][:sizes[0]], longest) {
+	read := slots(1)
+	n, err := m.ReadPackets(read, 0)
+	if n != 1 || err != nil || !bytes.Equal(read[0].Data, longest) {
 		t.Errorf("longest packet: %d, %v", n, err)
 	}
 }
 
-// TestMemoryCloseEndsWaiting: Read with nothing to read, Write and Inject with full queues.
+// TestMemoryCloseEndsWaiting: ReadPackets with nothing to read, WritePacket and InjectPacket with full queues.
 func TestMemoryCloseEndsWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		empty, full := NewMemory("empty"), NewMemory("full")
+		one := [][]byte{{1}}
 		for range memoryQueuePackets {
-			err := errors.Join(full.Inject([]byte{1}), full.Write([][]byte{framed([]byte{1})}, Headroom))
-			if err != nil {
+			if err := errors.Join(full.Inject([]byte{1}), full.WritePacket(one, Offload{})); err != nil {
 				t.Fatal(err)
 			}
 		}
 		results := make(chan error, 3)
 		go func() {
-			bufs, sizes := room(1)
-			_, err := empty.Read(bufs, sizes, Headroom)
+			_, err := empty.ReadPackets(slots(1), 0)
 			results <- err
 		}()
-		go func() { results <- full.Inject([]byte{1}) }()
-		go func() { results <- full.Write([][]byte{framed([]byte{1})}, Headroom) }()
+		go func() { results <- full.InjectPacket(Packet{Data: []byte{1}}) }()
+		go func() { results <- full.WritePacket(one, Offload{}) }()
 		synctest.Wait()
 		if len(results) != 0 {
 			t.Fatalf("did not wait: %v", <-results)
@@ -104,16 +105,16 @@ func TestMemoryClosedIsClosed(t *testing.T) {
 		}
 	}
 	m.Close()
-	bufs, sizes := room(1)
 	for range 10 {
-		if _, err := m.Read(bufs, sizes, Headroom); !errors.Is(err, ErrClosed) {
-			t.Fatalf("Read: %v", err)
-		}
-		if err := m.Write([][]byte{framed([]byte{1})}, Headroom); !errors.Is(err, ErrClosed) {
-			t.Fatalf("Write: %v", err)
-		}
-		if err := m.Inject([]byte{1}); !errors.Is(err, ErrClosed) {
-			t.Fatalf("Inject: %v", err)
+		_, read := m.ReadPackets(slots(1), 0)
+		_, tried := m.TryReadPackets(slots(1), 0)
+		for call, err := range map[string]error{
+			"ReadPackets": read, "TryReadPackets": tried, "WritePacket": m.WritePacket([][]byte{{1}}, Offload{}),
+			"Inject": m.Inject([]byte{1}), "InjectPacket": m.InjectPacket(Packet{}),
+		} {
+			if !errors.Is(err, ErrClosed) {
+				t.Fatalf("%s: %v", call, err)
+			}
 		}
 	}
 }

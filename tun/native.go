@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 
 	wgtun "golang.zx2c4.com/wireguard/tun"
 )
@@ -22,15 +21,9 @@ type native struct {
 	name     string
 	offloads Offloads
 
-	closed   atomic.Bool   // set before the driver is closed
 	drained  chan struct{} // closed when the driver's listeners have ended
 	closing  sync.Once
 	closeErr error // set by closing
-}
-
-// Create makes a kernel TUN device with the given interface name and MTU, for Device.Read; see [Config].
-func Create(name string, mtu int) (Device, error) {
-	return Config{Name: name, MTU: mtu, cutByDriver: true}.Create()
 }
 
 // Create makes a kernel TUN device. Errors are of type [*Error].
@@ -81,7 +74,6 @@ func (d *native) drainEvents() {
 }
 
 func (d *native) Name() string       { return d.name }
-func (d *native) BatchSize() int     { return d.dev.BatchSize() }
 func (d *native) Offloads() Offloads { return d.offloads }
 
 func (d *native) ReadPackets(packets []Packet, budgetBytes int) (int, error) {
@@ -94,61 +86,8 @@ func (d *native) TryReadPackets(packets []Packet, budgetBytes int) (int, error) 
 
 func (d *native) WritePacket(pieces [][]byte, o Offload) error { return d.queue.writePacket(pieces, o) }
 
-func (d *native) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	for {
-		n, err := d.dev.Read(bufs, sizes, offset)
-		switch {
-		case err == nil:
-			return n, nil
-		case d.closed.Load(), errors.Is(err, os.ErrClosed), deviceGone(d.dev, err):
-			return 0, ErrClosed
-		}
-		switch causeOf(err) {
-		case causeDevice:
-			return 0, fmt.Errorf("read TUN device %s: %w", d.name, err)
-		case causePacket:
-			return n, fmt.Errorf("read TUN device %s: %w: %w", d.name, ErrUnreadable, err)
-		case causeListener: // mentioned once; no packet depends on it
-		}
-	}
-}
-
-// cause is what an error of the driver's Read is about.
-type cause int
-
-const (
-	causeDevice   cause = iota // nothing can be read any more
-	causePacket                // something the host handed over was lost
-	causeListener              // the driver no longer hears of link changes
-)
-
-func (d *native) Write(bufs [][]byte, offset int) error {
-	_, err := d.dev.Write(bufs, offset)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, os.ErrClosed), deviceGone(d.dev, err):
-		return ErrClosed
-	}
-	return &RefusedError{Writes: leaves(err), Err: err}
-}
-
-// leaves counts the errors that were joined into err.
-func leaves(err error) int {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return 1
-	}
-	n := 0
-	for _, e := range joined.Unwrap() {
-		n += leaves(e)
-	}
-	return n
-}
-
 func (d *native) Close() error {
 	d.closing.Do(func() {
-		d.closed.Store(true)
 		// The driver says "already closed" when its listener has noticed the end before it is told of it.
 		if err := d.dev.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 			d.closeErr = fmt.Errorf("close TUN device %s: %w", d.name, err)

@@ -3,7 +3,6 @@ package tun
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -30,27 +29,14 @@ func checkName(name string) error {
 	return nil
 }
 
-// open makes the device. It asks for a new one: without that the kernel would hand out an existing persistent device of
-// the same name, which is somebody else's.
+// open makes the device.
 func open(name string, mtu int) (wgtun.Device, error) { return openAs(name, mtu, unix.IFF_VNET_HDR) }
 
 // openAs is open for a queue with the given flags beside those that all have.
 func openAs(name string, mtu int, flags uint16) (wgtun.Device, error) {
-	request, err := unix.NewIfreq(name)
+	fd, err := descriptor(name, flags)
 	if err != nil {
 		return nil, err
-	}
-	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_TUN_EXCL | flags)
-	fd, err := unix.Open(cloneDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", cloneDevice, err)
-	}
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	// Before the runtime sees it: a blocking descriptor would not end a Read on Close.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
 	}
 	file := os.NewFile(uintptr(fd), cloneDevice)
 	dev, err := wgtun.CreateTUNFromFile(file, mtu)
@@ -58,6 +44,25 @@ func openAs(name string, mtu int, flags uint16) (wgtun.Device, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	return dev, nil
+}
+
+// descriptor makes a device and gives its queue, which does not block: else Close would not end a read in Go's poller.
+// It asks for a new device: without that the kernel would hand out an existing persistent one of the same name, which is
+// somebody else's.
+func descriptor(name string, flags uint16) (int, error) {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return -1, err
+	}
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_TUN_EXCL | flags)
+	fd, err := unix.Open(cloneDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", cloneDevice, err)
+	}
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
 }
 
 // createError names the cause of a failed open.
@@ -75,39 +80,4 @@ func createError(name string, err error) error {
 		e.Remedy = "choose another with --tun NAME, or stop its owner"
 	}
 	return e
-}
-
-// deviceGone reports whether an error means that the device was deleted under us. A Read that waits says only that the
-// descriptor is "not pollable" then, so the kernel is asked whether the descriptor still has a device.
-func deviceGone(dev wgtun.Device, err error) bool {
-	if errors.Is(err, unix.EBADFD) || errors.Is(err, unix.ENODEV) {
-		return true
-	}
-	if causeOf(err) != causeDevice {
-		return false
-	}
-	raw, err := dev.File().SyscallConn()
-	if err != nil {
-		return false
-	}
-	var request unix.Ifreq
-	var ioctlErr error
-	if err := raw.Control(func(fd uintptr) {
-		ioctlErr = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, &request)
-	}); err != nil {
-		return false
-	}
-	return errors.Is(ioctlErr, unix.EBADFD)
-}
-
-// causeOf sorts the errors of the driver's Read: those of the descriptor name its path, those of the driver's netlink
-// listener hold a bare error number, and those about a packet hold neither.
-func causeOf(err error) cause {
-	if _, ok := errors.AsType[*fs.PathError](err); ok {
-		return causeDevice
-	}
-	if _, ok := errors.AsType[unix.Errno](err); ok {
-		return causeListener
-	}
-	return causePacket
 }

@@ -22,10 +22,5 @@ func createError(name string, err error) error {
 	return e
 }
 
-func deviceGone(wgtun.Device, error) bool { return false }
-
-// causeOf: on these systems the driver moves single packets and does not fail on one of them alone.
-func causeOf(error) cause { return causeDevice }
-
 // offloads reports none: the driver moves single packets.
 func (Config) offloads(wgtun.Device, string) (Offloads, error) { return Offloads{}, nil }

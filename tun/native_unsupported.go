@@ -5,9 +5,6 @@ package tun
 import "runtime"
 
 // Create reports that this operating system has no driver here.
-func Create(name string, mtu int) (Device, error) { return Config{Name: name, MTU: mtu}.Create() }
-
-// Create reports that this operating system has no driver here.
 func (c Config) Create() (Device, error) {
 	return nil, &Error{Name: c.Name, Err: ErrNoDriver, Remedy: "aetherd has no TUN driver for " + runtime.GOOS}
 }

@@ -24,14 +24,10 @@ func (c Config) offloads(dev wgtun.Device, name string) (Offloads, error) {
 		if !o.VirtioHeader {
 			return
 		}
-		// The driver has asked for less: it cannot cut a super-packet that carries CWR.
-		const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
-		asked := tcp
-		if !c.cutByDriver {
-			asked |= unix.TUN_F_TSO_ECN
-		}
-		o.UDP = unix.IoctlSetInt(int(fd), unix.TUNSETOFFLOAD, asked|unix.TUN_F_USO4|unix.TUN_F_USO6) == nil
-		o.TCP = o.UDP || unix.IoctlSetInt(int(fd), unix.TUNSETOFFLOAD, asked) == nil
+		// The driver has asked for less: its own reader cannot cut a super-packet that carries CWR.
+		const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+		o.UDP = unix.IoctlSetInt(int(fd), unix.TUNSETOFFLOAD, tcp|unix.TUN_F_USO4|unix.TUN_F_USO6) == nil
+		o.TCP = o.UDP || unix.IoctlSetInt(int(fd), unix.TUNSETOFFLOAD, tcp) == nil
 	}); err != nil {
 		return Offloads{}, err
 	}

@@ -3,8 +3,8 @@ package tun
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
-	"testing/synctest"
 )
 
 // tcpHeaders are 20 bytes of IPv4 and 32 of TCP.
@@ -38,17 +38,14 @@ func TestMemoryPassesOffloads(t *testing.T) {
 		{m.ReadPackets, 8, 0, 1},
 		{m.TryReadPackets, 8, 0, 0},
 	} {
-		packets := make([]Packet, c.slots)
-		bufs, _ := room(c.slots)
-		for i := range packets {
-			packets[i].Data = bufs[i]
-		}
+		packets := slots(c.slots)
+		buffers := slices.Clone(packets)
 		n, err := c.read(packets, c.budget)
 		if n != c.want || err != nil {
 			t.Errorf("%d, %v; want %d", n, err, c.want)
 		}
 		for i, p := range packets[:n] {
-			if len(p.Data) != 100 || &p.Data[0] != &bufs[i][Headroom] || p.Offload != o {
+			if len(p.Data) != 100 || &p.Data[0] != &buffers[i].Data[Headroom] || p.Offload != o {
 				t.Errorf("packet %d: %d bytes, %+v", i, len(p.Data), p.Offload)
 			}
 		}
@@ -61,39 +58,6 @@ func TestMemoryPassesOffloads(t *testing.T) {
 	if p := <-m.Packets(); p.Offload != o || !bytes.Equal(p.Data, append(tcpHeaders(), 1, 2, 3)) {
 		t.Errorf("wrote %+v", p)
 	}
-}
-
-func TestMemoryPacketsEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		empty, full := NewMemory("empty"), NewMemory("full")
-		for range memoryQueuePackets {
-			if err := full.WritePacket([][]byte{{1}}, Offload{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		packets := []Packet{{Data: make([]byte, Headroom+MaxPacketBytes)}}
-		results := make(chan error, 4)
-		go func() {
-			_, err := empty.ReadPackets(packets, 0)
-			results <- err
-		}()
-		go func() { results <- full.WritePacket([][]byte{{1}}, Offload{}) }()
-		synctest.Wait()
-		if len(results) != 0 {
-			t.Fatalf("did not wait: %v", <-results)
-		}
-		if err := errors.Join(empty.Close(), full.Close()); err != nil {
-			t.Error(err)
-		}
-		_, err := empty.TryReadPackets(packets, 0)
-		results <- err
-		results <- empty.InjectPacket(Packet{})
-		for range cap(results) {
-			if err := <-results; !errors.Is(err, ErrClosed) {
-				t.Errorf("got %v", err)
-			}
-		}
-	})
 }
 
 // TestUnwritable: what no device takes, and what only some do.

@@ -11,8 +11,8 @@ import (
 )
 
 // queue reads and writes whole packets on the device's descriptor. It waits with Go's own poller: a thread of its own in
-// poll(2) costs twice the CPU time for each packet that was waited for, and wakes no sooner (BenchmarkWake). The driver's
-// Close ends both directions.
+// poll(2), on a descriptor that the poller does not know, costs twice to four times the CPU time for each packet that was
+// waited for and wakes no sooner (BenchmarkWake). The driver's Close ends both directions.
 type queue struct {
 	raw      syscall.RawConn
 	name     string
@@ -48,9 +48,13 @@ func newQueue(dev wgtun.Device, name string, o Offloads) (*queue, error) {
 	if err != nil {
 		return nil, err
 	}
+	return queueOf(raw, name, o), nil
+}
+
+func queueOf(raw syscall.RawConn, name string, o Offloads) *queue {
 	q := &queue{raw: raw, name: name, offloads: o}
 	q.read.attempt, q.write.attempt = q.attemptRead, q.attemptWrite
-	return q, nil
+	return q
 }
 
 // readPackets is Device.ReadPackets, or with block false Device.TryReadPackets.

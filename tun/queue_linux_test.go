@@ -13,15 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slots makes packets with buffers as ReadPackets wants them.
-func slots(n int) []Packet {
-	packets := make([]Packet, n)
-	for i := range packets {
-		packets[i].Data = make([]byte, Headroom+MaxPacketBytes)
-	}
-	return packets
-}
-
 // anyPacket is one that the host takes.
 func anyPacket() [][]byte {
 	return [][]byte{udpPacket(netip.AddrPortFrom(peer4, 1), netip.AddrPortFrom(host4, 1), []byte("x"))}

@@ -39,19 +39,10 @@ type Device interface {
 	// in all. With an Offload other than the zero value the first piece holds all headers. It only reads the pieces
 	// and keeps none of them. After a *RefusedError or an ErrUnwritable the packet is lost and the
 	// device still good.
+	//
+	// It has one caller at a time, since it keeps what it needs in the device: goroutines that share a device hold a
+	// lock of theirs around it.
 	WritePacket(pieces [][]byte, o Offload) error
-
-	// BatchSize is the number of buffers Read wants: one system call may yield that many packets.
-	BatchSize() int
-	// Read fills bufs[i][offset:offset+sizes[i]] with one IP packet each, cut and with complete checksums, and returns
-	// how many. offset is at least Headroom. Every buffer holds offset + MaxPacketBytes, since the MTU may be changed
-	// by others at any time. The packets that it returns count even if the error is ErrUnreadable, which is the one
-	// after which Read may be called again.
-	Read(bufs [][]byte, sizes []int, offset int) (int, error)
-	// Write hands the packets bufs[i][offset:] to the host. It may change the bytes of bufs, headroom included, and
-	// the elements, where a buffer has room for several packets joined. After a *RefusedError the device is still
-	// good.
-	Write(bufs [][]byte, offset int) error
 
 	// Offloads says which kinds of [Offload] are read and may be written.
 	Offloads() Offloads
@@ -82,6 +73,4 @@ type Config struct {
 	// smaller super-packets, unless it is of a local TCP socket, which observes them. 0 leaves the host's choice.
 	// Systems without super-packets ignore both.
 	MaxSegments, MaxSuperPacketBytes int
-
-	cutByDriver bool // Read will be used: only what it can cut may come
 }
