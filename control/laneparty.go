@@ -97,7 +97,7 @@ func (p *laneParty) message(s *laneSession, payload []byte) error {
 		return err
 	}
 	c := p.find(h, payload)
-	if c == nil && h.Kind == lane.KindOffer && s.Role == keyschedule.Server {
+	if c == nil && h.Kind == lane.KindOffer && s.Role == keyschedule.Server && h.Number == 0 {
 		return p.offered(s, payload)
 	}
 	if c == nil {
@@ -198,6 +198,10 @@ func (p *laneParty) tick(now int64) {
 	for _, c := range p.states() {
 		if c.lane == nil {
 			p.apply(c, c.n.Tick(now))
+			continue
+		}
+		if c.lane.Over() { // by itself: too many packets have failed to open
+			p.apply(c, c.n.Close(lane.ReasonForgery, now))
 			continue
 		}
 		sealed, opened := c.lane.Progress()

@@ -55,6 +55,7 @@ type Lane struct {
 	packetBytes atomic.Int64 // longest lane packet to be sent
 	searched    atomic.Bool  // that is what the path carries; until then longer packets are split
 	path        *lanePath
+	kept        keeperEntry
 	pieces      path.Splitter // used under serving
 
 	// serving is held by the thread that seals: whoever has put something into the queue tries to get it, and leaves
@@ -63,6 +64,7 @@ type Lane struct {
 	kicked     atomic.Bool
 	sealer     atomic.Pointer[lane.Sealer] // nil before the first key; used under serving
 	stopped    atomic.Bool                 // seals nothing
+	suspect    atomic.Bool                 // nothing that it sends seems to arrive
 	hasControl atomic.Bool
 
 	sealed, highest atomic.Uint64 // written once per batch
@@ -84,6 +86,7 @@ type controlPacket struct {
 	frames []byte
 	to     *udp.Destination // nil: the path in use
 	probe  bool             // of the path: its loss is no news
+	asks   bool             // for an answer, without which the lane is suspect
 }
 
 // NewLane makes a lane that takes no packets and sends none before Issue, InstallOpen and Seal. The error is
@@ -109,7 +112,6 @@ func (e *Engine) NewLane(cfg LaneConfig) (*Lane, error) {
 	if !p.addLane(l) {
 		return nil, ErrUnknownPeer
 	}
-	e.keeper.add(l)
 	return l, nil
 }
 
@@ -190,7 +192,7 @@ func (l *Lane) Seal(epoch uint32, key *aead.PacketKey) error {
 		return err
 	}
 	l.sealer.Store(s)
-	l.engine.keeper.notify()
+	l.path.begin()
 	l.settle()
 	return nil
 }
@@ -231,7 +233,7 @@ func (l *Lane) SealStop() {
 }
 
 // Ping seals a packet that asks for an answer.
-func (l *Lane) Ping() { l.say(controlPacket{frames: lane.AppendPing(nil)}) }
+func (l *Lane) Ping() { l.say(controlPacket{frames: lane.AppendPing(nil), asks: true}) }
 
 // say queues a packet. What does not fit the queue is dropped: whoever needs it says it again.
 func (l *Lane) say(p controlPacket) {
@@ -264,7 +266,7 @@ func (l *Lane) settle() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.closed && !l.stopped.Load() {
+	if !l.closed && !l.stopped.Load() && !l.suspect.Load() {
 		l.peer.lane.Store(l)
 		l.engine.kick(l)
 	}
@@ -292,6 +294,9 @@ func (l *Lane) leave() {
 		l.engine.discardUnreachable(l.peer)
 	}
 }
+
+// Over reports whether the lane is closed: by Close, with its peer, or because a key has failed to open too many packets.
+func (l *Lane) Over() bool { return l.over.Load() }
 
 // Close ends the lane: it takes no packets any more and sends none.
 func (l *Lane) Close() {

@@ -200,9 +200,10 @@ func TestOtherDatagramsAreForQUIC(t *testing.T) {
 	gone := bytes.Clone(lanePacket)
 	copy(gone[1:], retired[:])
 	want := [][]byte{
-		long, unfixed, other, other1, early, gone, []byte("x"), lanePacket[:lane.MinPacketBytes-1], make([]byte, 1200),
+		long, unfixed, other, other1, gone, []byte("x"), lanePacket[:lane.MinPacketBytes-1], make([]byte, 1200),
 	}
 	o.send(0, lanePacket)
+	o.send(0, early) // ours, though nobody can open it
 	for _, p := range want {
 		o.send(0, p)
 	}
@@ -218,7 +219,7 @@ func TestOtherDatagramsAreForQUIC(t *testing.T) {
 		}
 	}
 	gw.host(1)
-	gw.expectDrops(nil)
+	gw.expectDrops(map[Reason]uint64{DropLaneForged: 1})
 }
 
 // TestLaneAnswersErrors: to the peer that the packet came from, by the lane.

@@ -18,6 +18,7 @@ import (
 	"github.com/aethertunnel/aethertunnel/crypto/keyschedule"
 	"github.com/aethertunnel/aethertunnel/dataplane/lane"
 	"github.com/aethertunnel/aethertunnel/dataplane/packet"
+	"github.com/aethertunnel/aethertunnel/dataplane/path"
 	"github.com/aethertunnel/aethertunnel/tun"
 )
 
@@ -665,4 +666,25 @@ func TestSeveralReceivers(t *testing.T) {
 		t.Error("two at a time")
 	}
 	gw.expectDrops(nil)
+}
+
+// TestIdleLaneFallsSilent: reports do not ask for answers, or two ends would never come to rest.
+func TestIdleLaneFallsSilent(t *testing.T) {
+	gw, a, atGateway, atMember := pairOf(t, allOffloads, laneConfig{})
+	a.inject(superPacket(udp4, a4, gw4, 1))
+	gw.host(1)
+	waiting := func(l *laneEnd) bool {
+		l.path.mu.Lock()
+		defer l.path.mu.Unlock()
+		return min(l.path.reporter.NextNanos(), l.path.liveness.NextNanos()) != path.Never
+	}
+	for range 20 { // what has been said alone is answered by nothing that would have to be answered
+		await(t, "both ends to rest", func() bool { return !waiting(atMember) && !waiting(atGateway) })
+		atMember.say(controlPacket{frames: lane.AppendPathResponse(nil, lane.PathData{})})
+		sealed := atMember.sealed.Load()
+		await(t, "it to be sealed", func() bool { return atMember.sealed.Load() > sealed || !atMember.hasControl.Load() })
+	}
+	if waiting(atMember) {
+		t.Error("the member waits for an answer to what asks for none")
+	}
 }

@@ -84,18 +84,21 @@ func (p *lanePath) sent(b *sentBatch, nowNanos int64) {
 // receivedBatch is what came of a lane in one go.
 type receivedBatch struct {
 	report     lane.Report
-	reportable int // packets
+	reportable int          // packets
+	from       path.Address // of the last packet
 }
 
-// received takes in what came. It reports whether the lane was suspect and is not any more.
-func (p *lanePath) received(b *receivedBatch, nowNanos int64) (recovered bool) {
+// received takes in what came. That says nothing about what was sent: only answers and reports do.
+func (p *lanePath) received(b *receivedBatch, nowNanos int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.report, p.hasReport, p.reportAt = b.report, true, nowNanos
 	p.reporter.Arrived(b.reportable)
-	recovered = p.liveness.Heard()
+	if active, _ := p.validation.Active(); active == b.from {
+		// The lane stays, whatever else is being validated: a later packet has come this way.
+		p.validation.Received(active, b.report.Highest, true, 0, nowNanos)
+	}
 	p.schedule()
-	return recovered
 }
 
 // elsewhere is told of a packet that came from another address than the one in use.
@@ -145,19 +148,24 @@ func (p *lanePath) destination(a path.Address, index int) *udp.Destination {
 	return d
 }
 
-// heard takes in the frames of a packet besides DATAGRAM.
-func (p *lanePath) heard(f *lane.Frames, from path.Address, nowNanos int64) {
+// heard takes in the frames of a packet besides DATAGRAM. It reports whether the lane was suspect and is not any more.
+func (p *lanePath) heard(f *lane.Frames, from path.Address, nowNanos int64) (recovered bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	arrives := false
 	if f.Set.Has(lane.HasPathChallenge) {
 		p.answer(f.Challenge, from)
 	}
-	if f.Set.Has(lane.HasPathResponse) && !p.search.Answered(f.Response, nowNanos) {
-		roaming, _ := p.validation.Responded(f.Response, nowNanos)
-		p.moved(roaming, nowNanos)
+	if f.Set.Has(lane.HasPathResponse) {
+		if arrives = p.search.Answered(f.Response, nowNanos); !arrives {
+			roaming, _ := p.validation.Responded(f.Response, nowNanos)
+			p.moved(roaming, nowNanos)
+			arrives = roaming == path.RoamingMoved
+		}
 	}
 	if f.Set.Has(lane.HasReport) {
 		if i, ok := p.estimate.Reported(&f.Report, nowNanos); ok {
+			arrives = arrives || i.Received > 0 || i.Sent == 0
 			p.search.SetRTT(p.estimate.RTTNanos())
 			p.search.Reported(i.Full, i.Lost(), nowNanos)
 		}
@@ -165,8 +173,13 @@ func (p *lanePath) heard(f *lane.Frames, from path.Address, nowNanos int64) {
 	if f.Set.Has(lane.HasPing) && p.hasReport {
 		p.l.say(controlPacket{frames: p.takeReport(nil, nowNanos)})
 	}
+	if arrives {
+		recovered = p.liveness.Heard()
+		p.l.suspect.Store(false)
+	}
 	p.settleSize()
 	p.schedule()
+	return recovered
 }
 
 // answer sends a challenge back to where it came from (RFC 9000 section 8.2.2).
@@ -222,26 +235,38 @@ func (p *lanePath) settleSize() {
 func (p *lanePath) schedule() {
 	if next := p.next(); next < p.keepAt {
 		p.keepAt = next
-		p.l.engine.keeper.notify()
+		p.l.engine.keeper.schedule(p.l, next)
 	}
+}
+
+// begin has the keeper look at the lane from now on: it can seal. Before that keepAt is 0, and nothing is earlier.
+func (p *lanePath) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keepAt = p.next()
+	p.l.engine.keeper.schedule(p.l, p.keepAt)
 }
 
 func (p *lanePath) next() int64 {
 	return min(p.search.NextNanos(), p.validation.NextNanos(), p.reporter.NextNanos(), p.liveness.NextNanos())
 }
 
-// keep does what is due, if anything is, and returns when it wants to be called again.
-func (p *lanePath) keep(nowNanos int64) int64 {
-	if p.l.sealer.Load() == nil {
-		return path.Never // the first key wakes the keeper
-	}
+// keep does what is due, if anything is, and tells the keeper when to call again.
+func (p *lanePath) keep(nowNanos int64) {
 	p.mu.Lock()
-	if nowNanos < p.keepAt {
-		defer p.mu.Unlock()
-		return p.keepAt
+	sign := p.doDue(nowNanos)
+	p.keepAt = p.next()
+	p.l.engine.keeper.again(p.l, p.keepAt)
+	p.mu.Unlock()
+	if sign == path.SignSuspect {
+		p.l.leave()
 	}
+}
+
+// doDue does what is due and returns what liveness says.
+func (p *lanePath) doDue(nowNanos int64) path.Sign {
 	var data lane.PathData
-	for random(&data) {
+	for p.search.Due(nowNanos) && random(&data) {
 		bytes, ok := p.search.Probe(data, nowNanos)
 		if !ok {
 			break
@@ -250,13 +275,13 @@ func (p *lanePath) keep(nowNanos int64) int64 {
 		frames = lane.AppendPadding(frames, bytes-lane.OverheadBytes-len(frames))
 		p.l.say(controlPacket{frames: frames, probe: true})
 	}
-	for random(&data) {
+	for nowNanos >= p.validation.NextNanos() && random(&data) {
 		c, ok := p.validation.Challenge(data, nowNanos)
 		if !ok {
 			break
 		}
 		if to := p.destination(c.To, c.Path); to != nil {
-			p.l.say(controlPacket{frames: lane.AppendPathChallenge(nil, data), to: to})
+			p.l.say(controlPacket{frames: lane.AppendPathChallenge(nil, data), to: to, asks: true})
 		}
 	}
 	if p.hasReport && p.reporter.Due(nowNanos) {
@@ -264,19 +289,14 @@ func (p *lanePath) keep(nowNanos int64) int64 {
 	}
 	sign := p.liveness.Check(nowNanos)
 	if sign != path.SignNone {
-		p.l.say(controlPacket{frames: lane.AppendPing(nil)})
+		p.l.say(controlPacket{frames: lane.AppendPing(nil), asks: true})
 	}
 	if sign == path.SignSuspect {
+		p.l.suspect.Store(true)
 		p.moved(fallenBack(p.validation.FallBack(nowNanos)), nowNanos)
 	}
 	p.settleSize()
-	p.keepAt = p.next()
-	at := p.keepAt
-	p.mu.Unlock()
-	if sign == path.SignSuspect {
-		p.l.leave()
-	}
-	return at
+	return sign
 }
 
 func fallenBack(moved bool) path.Roaming {

@@ -139,7 +139,7 @@ func TestSocketQueue(t *testing.T) {
 }
 
 // TestLaneOfAnotherSocket: a lane's packets are opened by the receiver of its socket alone, so that an opener has one
-// user. Whatever strays to another is for QUIC there, which knows nothing of it.
+// user. What strays to another is dropped: QUIC there would answer it with a stateless reset.
 func TestLaneOfAnotherSocket(t *testing.T) {
 	gw := startLanes(t, gatewaySnapshot(idA), allOffloads, loopback4)
 	second := openConn(t, loopback4)
@@ -157,13 +157,16 @@ func TestLaneOfAnotherSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.send(0, o.inContext0(ip(a4, gw4, "astray")))
-	await(t, "it to be passed on", func() bool { return second.Stats().QUICDatagrams == 1 })
+	await(t, "it to be dropped", func() bool { return gw.drops()[DropLaneForged.String()] == 1 })
+	if n := second.Stats().QUICDatagrams; n != 0 {
+		t.Errorf("%d datagrams were passed on", n)
+	}
 	o.to = to
 	o.send(0, o.inContext0(ip(a4, gw4, "home")))
 	if got, _ := gw.host(1); !equalPackets(got, ip(a4, gw4, "home")) {
 		t.Errorf("got %x", got)
 	}
-	gw.expectDrops(nil)
+	gw.expectDrops(map[Reason]uint64{DropLaneForged: 1})
 }
 
 // TestSnapshotCountsForKnownFlows: the way of a flow is remembered, but not past a snapshot.

@@ -43,6 +43,7 @@ type receiver struct {
 	lane       *Lane
 	opener     *lane.Opener
 	from       path.Address // of the path in use
+	last       path.Address // of the last packet
 	reportable int          // packets of this lane in this batch that are to be reported
 	frames     lane.Frames
 	joining    []*Lane // whose packets have come in pieces
@@ -107,40 +108,44 @@ func (r *receiver) message(m *udp.Message, nowNanos int64) error {
 	for len(rest) > 0 {
 		datagram := rest[:min(max(m.SegmentBytes, 1), len(rest))]
 		rest = rest[len(datagram):]
-		l := r.find(datagram)
-		if l == nil {
+		l, ours := r.find(datagram)
+		switch {
+		case !ours:
 			r.conn.DeliverDatagram(m, datagram)
-			continue
-		}
-		if err := r.open(l, m, datagram, nowNanos); err != nil {
-			return err
+		case l == nil:
+			r.e.drop(DropLaneForged)
+		default:
+			if err := r.open(l, m, datagram, nowNanos); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// find returns the lane that a datagram is for, or nil.
-func (r *receiver) find(datagram []byte) *Lane {
+// find returns the lane that a datagram is for. ours is false for a datagram that is QUIC's, or nobody's; without a lane,
+// one that is ours is to be dropped.
+func (r *receiver) find(datagram []byte) (l *Lane, ours bool) {
 	const longHeader, fixed = 0x80, 0x40 // RFC 9000 section 17.3.1
 	if len(datagram) < lane.MinPacketBytes || datagram[0]&(longHeader|fixed) != fixed {
-		return nil
+		return nil, false
 	}
 	id := lane.ConnectionID(datagram[1:])
 	if r.lane != nil && id == r.id {
-		return r.lane
+		return r.lane, true
 	}
-	l := r.e.lanes.find(id)
-	if l == nil || l.conn != r.conn {
-		return nil // of nobody, or of another socket, whose receiver alone may open it
+	if l = r.e.lanes.find(id); l == nil {
+		return nil, false
 	}
+	// A lane's packet at another socket than its own is nobody's: QUIC there would answer it with a stateless reset.
 	opener := l.opener.Load()
-	if opener == nil {
-		return nil
+	if opener == nil || l.conn != r.conn {
+		return nil, true
 	}
 	r.leave()
 	r.id, r.lane, r.opener, r.from = id, l, opener, l.address()
 	r.inbound.from(l)
-	return l
+	return l, true
 }
 
 // leave lets go of a lane, which may be closed before its next packet comes.
@@ -150,12 +155,10 @@ func (r *receiver) leave() {
 		return
 	}
 	l.highest.Store(r.opener.NextNumber())
-	batch := receivedBatch{reportable: r.reportable}
+	batch := receivedBatch{reportable: r.reportable, from: r.last}
 	if report, ok := r.opener.Report(r.now); ok {
 		batch.report = report
-		if l.path.received(&batch, r.now) {
-			l.settle()
-		}
+		l.path.received(&batch, r.now)
 	}
 	r.lane, r.reportable = nil, 0
 }
@@ -164,11 +167,14 @@ func (r *receiver) leave() {
 func (r *receiver) open(l *Lane, m *udp.Message, datagram []byte, nowNanos int64) error {
 	frames, number, verdict := r.opener.Open(datagram, nowNanos)
 	if verdict != lane.VerdictOK {
-		r.refused(verdict)
+		if r.refused(verdict); verdict == lane.VerdictClosed {
+			l.Close()
+		}
 		return nil
 	}
 	r.opener.CountECN(m.ECN)
 	from := l.addressOf(m)
+	r.last = from
 	if from != r.from {
 		l.path.elsewhere(from, number, number+1 == r.opener.NextNumber(), len(datagram), nowNanos)
 		r.from = l.address()
@@ -188,7 +194,9 @@ func (r *receiver) open(l *Lane, m *udp.Message, datagram []byte, nowNanos int64
 		if path.Reportable(&r.frames) {
 			r.reportable++
 		}
-		l.path.heard(&r.frames, from, nowNanos)
+		if l.path.heard(&r.frames, from, nowNanos) {
+			l.settle()
+		}
 		r.from = l.address()
 		if d = r.frames.Datagram; d.Payload == nil {
 			return nil

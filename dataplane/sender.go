@@ -163,7 +163,7 @@ func (s *sender) end() {
 	if s.sealed.packets == 0 {
 		return
 	}
-	if s.inner.packets > 0 {
+	if s.inner.packets > 0 { // which the peer has to report
 		s.lane.peer.sentPackets.Add(s.inner.packets)
 		s.lane.peer.sentBytes.Add(s.inner.bytes)
 		s.inner.packets, s.inner.bytes = 0, 0
@@ -180,9 +180,8 @@ func (s *sender) sendControl(packets []controlPacket) {
 		s.sealFrames(c.frames, 0, c.to)
 		if c.probe {
 			s.sealed.longest = before
-		} else {
-			s.sealed.asking = true
 		}
+		s.sealed.asking = s.sealed.asking || c.asks
 	}
 }
 

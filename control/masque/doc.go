@@ -49,8 +49,9 @@
 // A dialer therefore tries 1,420 first, then 1,320, then 1,200: the next one
 // immediately after an error that a smaller size may cure, otherwise alongside after
 // [PacketSizeFallbackDelay]. [DialPacketSizes] does so. 1,420 lets inner packets of
-// 1,380 bytes through from the start, which spares hosts a path MTU that they would
-// remember for minutes. 1,200 is the smallest size QUIC allows and passes every path
+// 1,381 bytes through from the start and path MTU discovery up to 1,413, less than
+// a lane: hosts that send more before there is one are told, and remember it for
+// minutes. 1,200 is the smallest size QUIC allows and passes every path
 // of 1,228 bytes (IPv4) or 1,248 (IPv6); path MTU discovery then raises it within
 // about six round trips. A server answers with the largest of the three that the
 // client's Initial has shown to pass: see [InitialSizes]. After a migration quic-go

@@ -89,13 +89,13 @@ type Message interface {
 
 // Peek reads the header of a message, which says whose it is. The errors are those of [Parse].
 func Peek(payload []byte) (Header, error) {
+	if len(payload) > 0 && len(payload) <= MaxMessageBytes && (payload[0] == 0 || Kind(payload[0]) > KindClose) {
+		return Header{}, ErrUnknownKind // whatever its form
+	}
 	d := decoder{rest: payload}
 	h := d.header()
 	if d.bad || len(payload) > MaxMessageBytes {
 		return Header{}, fmt.Errorf("header of %d bytes: %w", len(payload), ErrMalformed)
-	}
-	if h.Kind == 0 || h.Kind > KindClose {
-		return Header{}, ErrUnknownKind
 	}
 	if h.Number > MaxLaneNumber {
 		return Header{}, fmt.Errorf("lane number %d: %w", h.Number, ErrMalformed)

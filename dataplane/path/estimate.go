@@ -26,7 +26,7 @@ type Estimate struct {
 	variationNanos                              int64
 }
 
-// NewEstimate makes an estimate, of about 15 KB.
+// NewEstimate makes an estimate, of about 1 KB, and up to 14 KB while the path is in use.
 func NewEstimate() *Estimate {
 	e := &Estimate{
 		recent: sumWindow{bucketNanos: recentBucketNanos},

@@ -1,7 +1,11 @@
 package path
 
-// sentSamples is how many samples of what was sent are kept.
-const sentSamples = 256
+const (
+	// sentSamples is how many samples of what was sent are kept.
+	sentSamples = 256
+	// firstSentSamples is how many there is room for at first: a lane that is not used takes no more.
+	firstSentSamples = 4
+)
 
 // sample is a run of packets that were sent at about one time. Bytes and full are sums over the lane's life.
 type sample struct {
@@ -15,13 +19,27 @@ type sample struct {
 // sentRing knows when the packets of the last few round trips were sent. The ring is what it was told, runs that
 // came within spacingNanos of each other merged, so that it covers about 4 round trips at any rate.
 type sentRing struct {
-	samples      [sentSamples]sample
-	n            uint64 // samples ever
+	samples      []sample // a power of two of them, up to sentSamples
+	n            uint64   // samples ever
 	spacingNanos int64
 }
 
 // last returns the newest sample; n is not 0.
-func (r *sentRing) last() *sample { return &r.samples[(r.n-1)%sentSamples] }
+func (r *sentRing) last() *sample { return r.at(r.n - 1) }
+
+// at returns a sample that has not been forgotten. Samples move only while there have been no more than there is room
+// for, and then to where they were.
+func (r *sentRing) at(i uint64) *sample { return &r.samples[i&uint64(len(r.samples)-1)] }
+
+// grow makes room for another sample, if there may be more.
+func (r *sentRing) grow() {
+	if r.n < uint64(len(r.samples)) || len(r.samples) == sentSamples {
+		return
+	}
+	more := make([]sample, max(2*len(r.samples), firstSentSamples))
+	copy(more, r.samples)
+	r.samples = more
+}
 
 // add takes a run of packets in. It ignores one that is not after all others.
 func (r *sentRing) add(first uint64, packets, bytes, full int, nowNanos int64) {
@@ -42,7 +60,8 @@ func (r *sentRing) add(first uint64, packets, bytes, full int, nowNanos int64) {
 	}
 	s.bytes += uint64(bytes)
 	s.full += uint64(full)
-	r.samples[r.n%sentSamples] = s
+	r.grow()
+	*r.at(r.n) = s
 	r.n++
 }
 
@@ -63,13 +82,13 @@ func (r *sentRing) upTo(number uint64) (u sentUpTo, ok bool) {
 	oldest := r.n - min(r.n, sentSamples)
 	low, high := oldest, r.n // find the first sample with next > number
 	for low < high {
-		if middle := low + (high-low)/2; r.samples[middle%sentSamples].next > number {
+		if middle := low + (high-low)/2; r.at(middle).next > number {
 			high = middle
 		} else {
 			low = middle + 1
 		}
 	}
-	s := &r.samples[low%sentSamples]
+	s := r.at(low)
 	if number < s.first {
 		if low > oldest {
 			return sentUpTo{}, false // in a gap
@@ -81,7 +100,7 @@ func (r *sentRing) upTo(number uint64) (u sentUpTo, ok bool) {
 	u = sentUpTo{packets: number + 1 - s.skipped, nanos: s.nanos, exact: true}
 	var before sample
 	if low > oldest {
-		before = r.samples[(low-1)%sentSamples]
+		before = *r.at(low - 1)
 	} else if s.first > s.skipped {
 		// What the sums were before the oldest sample is forgotten: take its end for both.
 		u.bytes, u.fullMost = s.bytes, s.full

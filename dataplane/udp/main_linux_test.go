@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -22,6 +23,10 @@ func TestMain(m *testing.M) {
 	c, err := net.ListenPacket("udp", ":0")
 	if err == nil {
 		err = c.Close()
+	}
+	flag.Parse()
+	if err == nil {
+		err = keepOrder()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -123,13 +123,14 @@ func (n *node) closeNIC() {
 
 // openLanes makes the part that negotiates lanes.
 func (n *node) openLanes() error {
-	reset, err := n.state.resetKey()
+	reset, err := n.state.resetKey("lanes")
 	if err != nil {
 		return err
 	}
 	n.lanes = control.NewLanes(control.LanesConfig{
 		Dataplane: n.engine, Local: n.state.key.ID(), Suites: aead.Preferred(aead.Policy{}), IDs: n.ids,
 		Resetter: lane.NewResetter(*reset),
+		Nanos:    bootNanos(),
 		Notice:   func(text string, err error) { n.opts.Log.Warn("lane", "what", text, "error", err) },
 	})
 	return nil

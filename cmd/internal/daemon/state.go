@@ -145,10 +145,11 @@ func (s *state) learnAddresses(addresses []string) error {
 	return s.saveMembership(updated)
 }
 
-// resetKey derives the key of stateless resets (RFC 9000 section 10.3) from the node's own, so that it survives restarts and
-// peers learn of a crash with their next packet.
-func (s *state) resetKey() (*quic.StatelessResetKey, error) {
-	derived, err := s.derive("aethertunnel stateless reset v1", len(quic.StatelessResetKey{}))
+// resetKey derives the key of a socket's stateless resets (RFC 9000 section 10.3) from the node's own, so that it survives
+// restarts and peers learn of a crash with their next packet. Each socket has its own: with one for all, a packet of one
+// socket's connection, sent to another, would be answered with the token that ends the connection.
+func (s *state) resetKey(socket string) (*quic.StatelessResetKey, error) {
+	derived, err := s.derive("aethertunnel stateless reset v1 "+socket, len(quic.StatelessResetKey{}))
 	if err != nil {
 		return nil, err
 	}

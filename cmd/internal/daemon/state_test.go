@@ -112,7 +112,7 @@ func TestDerivedKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reset, err := first.resetKey()
+	reset, err := first.resetKey("*:443")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,10 @@ func TestDerivedKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := open(t, dir)
-	again, err := second.resetKey()
+	if other, err := second.resetKey("*:8443"); err != nil || *other == *reset {
+		t.Errorf("two sockets share a reset key, or %v", err)
+	}
+	again, err := second.resetKey("*:443")
 	if err != nil || *again != *reset {
 		t.Errorf("the reset key did not survive: %v", err)
 	}

@@ -59,7 +59,7 @@ func (n *node) listen(ctx context.Context, address netip.AddrPort) (*socket, err
 	if err != nil {
 		return nil, listenError(address, err)
 	}
-	reset, err := n.state.resetKey()
+	reset, err := n.state.resetKey(resetLabel(address))
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -89,6 +89,14 @@ func (n *node) listen(ctx context.Context, address netip.AddrPort) (*socket, err
 	}()
 	n.sockets = append(n.sockets, s)
 	return s, nil
+}
+
+// resetLabel names a socket in what is derived for it. It is the same at every start with the same --listen.
+func resetLabel(address netip.AddrPort) string {
+	if !address.Addr().IsValid() {
+		return fmt.Sprintf("*:%d", address.Port())
+	}
+	return address.String()
 }
 
 // limitConnections refuses connections beyond what a process can hold. Those of strangers end after

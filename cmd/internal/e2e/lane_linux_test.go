@@ -156,7 +156,7 @@ func resetSession(t *testing.T, gateway *daemon, seen *connectionIDs) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	static, err := hkdf.Key(sha256.New, secret, nil, "aethertunnel stateless reset v1", len(quic.StatelessResetKey{}))
+	static, err := hkdf.Key(sha256.New, secret, nil, "aethertunnel stateless reset v1 *:443", len(quic.StatelessResetKey{}))
 	if err != nil {
 		t.Fatal(err)
 	}
