@@ -32,6 +32,11 @@ It works as root, and without where the system lets its users have user namespac
 	vs := c.Flags().String("vs", "", "measure another program beside it: `wireguard-go=PATH`")
 	seconds := c.Flags().Float64("seconds", benchSeconds, "how long each measurement takes")
 	passes := c.Flags().Int("passes", benchPasses, "how often each contender is measured")
+	// For those who work on aetherd: what peers without traffic cost a gateway.
+	crowd := c.Flags().Int("crowd", 0, "measure a gateway with `N` peers, few of them active, inside this process")
+	if err := c.Flags().MarkHidden("crowd"); err != nil {
+		panic(err) // only a change of the line above can lead here
+	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		// Written so that not-a-number is refused too.
 		if !(*seconds >= minSeconds && *seconds <= maxBenchSeconds) {
@@ -41,7 +46,7 @@ It works as root, and without where the system lets its users have user namespac
 			return fmt.Errorf("--passes %d: want 1 to %d", *passes, maxBenchPasses)
 		}
 		return runBench(c.Context(), c.OutOrStdout(), c.ErrOrStderr(), benchOptions{
-			duration: time.Duration(*seconds * float64(time.Second)), passes: *passes, vs: *vs, asJSON: *asJSON,
+			duration: time.Duration(*seconds * float64(time.Second)), passes: *passes, vs: *vs, crowd: *crowd, asJSON: *asJSON,
 		})
 	}
 	return c
@@ -52,5 +57,6 @@ type benchOptions struct {
 	duration time.Duration // of each measurement
 	passes   int
 	vs       string // NAME=PATH, or empty
+	crowd    int    // peers of a crowd to measure instead, or 0
 	asJSON   bool
 }

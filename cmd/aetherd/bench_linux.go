@@ -21,6 +21,9 @@ func runBench(ctx context.Context, out, errOut io.Writer, o benchOptions) error 
 	if err := stage.Prepare("bench"); err != nil {
 		return err
 	}
+	if o.crowd != 0 {
+		return runCrowd(ctx, out, errOut, o)
+	}
 	report, err := bench.Run(ctx, bench.Options{
 		Version: version, Duration: o.duration, Passes: o.passes, Rival: rival,
 		Progress: bench.NewProgress(errOut, isTerminal(errOut), time.Now),
@@ -32,6 +35,21 @@ func runBench(ctx context.Context, out, errOut io.Writer, o benchOptions) error 
 		return printJSON(out, report)
 	}
 	return bench.WriteTable(out, report, wantsColor(out))
+}
+
+// runCrowd measures a gateway with many peers.
+func runCrowd(ctx context.Context, out, errOut io.Writer, o benchOptions) error {
+	report, err := bench.RunCrowd(ctx, bench.CrowdOptions{
+		Peers: o.crowd, Duration: o.duration, Passes: o.passes,
+		Progress: bench.NewProgress(errOut, isTerminal(errOut), time.Now),
+	})
+	if err != nil {
+		return err
+	}
+	if o.asJSON {
+		return printJSON(out, report)
+	}
+	return bench.WriteCrowd(out, report)
 }
 
 // findRival reads --vs and makes sure, before anything is built, that the program is what it should be.
