@@ -688,3 +688,14 @@ func TestIdleLaneFallsSilent(t *testing.T) {
 		t.Error("the member waits for an answer to what asks for none")
 	}
 }
+
+// ratchet makes the keys of the next epoch and returns its number.
+func (s *secrets) ratchet() uint32 {
+	s.t.Helper()
+	next, err := s.chain[len(s.chain)-1].Next(keyschedule.Step{Shared: s.shared()})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.chain = append(s.chain, next)
+	return next.Epoch()
+}

@@ -125,17 +125,6 @@ func (s *secrets) shared() kem.Shared {
 	return shared
 }
 
-// ratchet makes the keys of the next epoch and returns its number.
-func (s *secrets) ratchet() uint32 {
-	s.t.Helper()
-	next, err := s.chain[len(s.chain)-1].Next(keyschedule.Step{Shared: s.shared()})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.chain = append(s.chain, next)
-	return next.Epoch()
-}
-
 // key is that of an epoch which the end with a role seals with.
 func (s *secrets) key(epoch uint32, sealer keyschedule.Role) *aead.PacketKey {
 	s.t.Helper()
