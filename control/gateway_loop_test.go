@@ -19,20 +19,12 @@ import (
 	"github.com/aethertunnel/aethertunnel/control/masque"
 )
 
-// awaitChain waits until the member's certificate differs from the one before, or makes sure that it does not.
-func (m *testMember) awaitChain(t *testing.T, when string, before [][]byte, changed bool) {
+// awaitNewChain waits until the member has another certificate than before.
+func (m *testMember) awaitNewChain(t *testing.T, where string, before [][]byte) {
 	t.Helper()
-	timeout := time.After(deadline)
-	for {
-		if got := !slices.Equal(m.member.Status().Membership.Chain[0], before[0]); got == changed {
-			return
-		}
-		select {
-		case <-timeout:
-			t.Fatalf("%s: changed = %v is not so", when, changed)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	await(t, "a new certificate "+where, func() bool {
+		return !slices.Equal(m.member.Status().Membership.Chain[0], before[0])
+	})
 }
 
 // News that never pauses must not put off what the gateway has to do: a herd of members that comes back is such news.
@@ -93,7 +85,7 @@ func TestCertificateIsRenewedDuringASession(t *testing.T) {
 	before := m.member.Status().Membership.Chain
 	g.clock.Store(int64(admit.Validity - admit.RenewBefore + time.Hour))
 	g.gateway.Refresh()
-	m.awaitChain(t, "in the session", before, true)
+	m.awaitNewChain(t, "in the session", before)
 	if n := m.events.count(EventConnected); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
@@ -111,7 +103,7 @@ func TestLostRenewalIsSentAgain(t *testing.T) {
 	}
 	g.run(t, m, m.member.cfg.Membership)
 	m.events.await(t, EventConnected, 2)
-	m.awaitChain(t, "in the next session", before, true)
+	m.awaitNewChain(t, "in the next session", before)
 }
 
 // A gateway whose clock is far ahead must not take a member's good certificate from it.
@@ -151,21 +143,13 @@ func TestOfferEndsWithTheOption(t *testing.T) {
 	laptop.host.await(t, "route withdrawn with its router", hasNot(office))
 	g.run(t, router, router.member.cfg.Membership)
 	router.events.await(t, EventConnected, 2)
-	timeout := time.After(deadline)
-	for {
+	await(t, "the end of the offer", func() bool {
 		routes, err := g.gateway.Routes()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(routes) == 1 && routes[0].Offered.IsZero() && !routes[0].Approved.IsZero() {
-			break
-		}
-		select {
-		case <-timeout:
-			t.Fatalf("still offered: %+v", routes)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+		return len(routes) == 1 && routes[0].Offered.IsZero() && !routes[0].Approved.IsZero()
+	})
 	laptop.host.await(t, "no route", hasNot(office))
 }
 

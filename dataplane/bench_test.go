@@ -8,8 +8,8 @@ import (
 	"github.com/aethertunnel/aethertunnel/tun"
 )
 
-// payload makes packets of 1,380 bytes, the default MTU.
-var payload = strings.Repeat("x", 1380-28)
+// payload makes packets of 1,420 bytes, the default MTU.
+var payload = strings.Repeat("x", 1420-28)
 
 // endless is a NIC whose host takes everything and, from begin on, always has another batch of one packet to send.
 type endless struct {
@@ -120,7 +120,7 @@ func BenchmarkFromNIC(b *testing.B) {
 		receive: untilDone,
 	})
 	b.ReportAllocs()
-	b.SetBytes(1380)
+	b.SetBytes(1420)
 	for b.Loop() {
 		<-sent
 	}
@@ -143,7 +143,7 @@ func BenchmarkToNIC(b *testing.B) {
 		},
 	})
 	b.ReportAllocs()
-	b.SetBytes(1380)
+	b.SetBytes(1420)
 	for b.Loop() {
 		<-nic.written
 		<-underWay

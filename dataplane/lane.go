@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -72,11 +73,10 @@ type Lane struct {
 	opener     atomic.Pointer[lane.Opener] // nil before the first key; used by the socket's receiver
 	toldEpoch  uint32                      // of the last call of opened, plus 1; the receiver's
 	everOpened atomic.Bool
-	over       atomic.Bool  // closed
+	over       atomic.Bool  // closed; set under mu
 	joiner     *path.Joiner // of packets in pieces; the receiver's, made with the first piece
 
 	mu      sync.Mutex // guards the rest
-	closed  bool
 	ids     []lane.ConnectionID
 	control []controlPacket
 }
@@ -89,7 +89,7 @@ type controlPacket struct {
 	asks   bool             // for an answer, without which the lane is suspect
 }
 
-// NewLane makes a lane that takes no packets and sends none before Issue, InstallOpen and Seal. The error is
+// NewLane makes a lane that takes no packets and sends none before Issue, Install and Seal. The error is
 // ErrUnknownPeer.
 func (e *Engine) NewLane(cfg LaneConfig) (*Lane, error) {
 	e.mu.Lock()
@@ -129,7 +129,7 @@ func contextOf(list []lane.Context, kind lane.ContextKind) uint8 {
 func (l *Lane) Issue(id lane.ConnectionID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	if l.over.Load() {
 		return
 	}
 	l.ids = append(l.ids, id)
@@ -238,7 +238,7 @@ func (l *Lane) Ping() { l.say(controlPacket{frames: lane.AppendPing(nil), asks: 
 // say queues a packet. What does not fit the queue is dropped: whoever needs it says it again.
 func (l *Lane) say(p controlPacket) {
 	l.mu.Lock()
-	full := l.closed || len(l.control) >= maxControl
+	full := l.over.Load() || len(l.control) >= maxControl
 	if !full {
 		l.control = append(l.control, p)
 		l.hasControl.Store(true)
@@ -266,7 +266,7 @@ func (l *Lane) settle() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.closed && !l.stopped.Load() && !l.suspect.Load() {
+	if !l.over.Load() && !l.stopped.Load() && !l.suspect.Load() {
 		l.peer.lane.Store(l)
 		l.engine.kick(l)
 	}
@@ -301,7 +301,6 @@ func (l *Lane) Over() bool { return l.over.Load() }
 // Close ends the lane: it takes no packets any more and sends none.
 func (l *Lane) Close() {
 	l.mu.Lock()
-	l.closed = true
 	l.over.Store(true)
 	l.stopped.Store(true)
 	for _, id := range l.ids {
@@ -334,8 +333,9 @@ func (l *Lane) sendFailed(err error) {
 
 // LaneStats is a reading of the lane that carries a peer's packets.
 type LaneStats struct {
-	Suite          string // cipher suite
-	MaxPacketBytes int    // longest inner packet that passes now, if need be in pieces
+	Suite          string         // cipher suite
+	Remote         netip.AddrPort // where the peer is
+	MaxPacketBytes int            // longest inner packet that passes now, if need be in pieces
 }
 
 // stats returns nil for no lane.
@@ -343,5 +343,8 @@ func (l *Lane) stats() *LaneStats {
 	if l == nil {
 		return nil
 	}
-	return &LaneStats{Suite: l.params.Suite.String(), MaxPacketBytes: max(l.maxInnerBytes(), l.leastInnerBytes())}
+	return &LaneStats{
+		Suite: l.params.Suite.String(), Remote: l.to.Load().To(),
+		MaxPacketBytes: max(l.maxInnerBytes(), l.leastInnerBytes()),
+	}
 }

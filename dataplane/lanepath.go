@@ -30,6 +30,7 @@ type lanePath struct {
 	report     lane.Report                     // of the last batch received
 	hasReport  bool
 	reportAt   int64 // when report was made
+	pinged     bool  // the batch being received asks for a report
 	keepAt     int64 // when the keeper looks at the lane next
 }
 
@@ -94,6 +95,10 @@ func (p *lanePath) received(b *receivedBatch, nowNanos int64) {
 	defer p.mu.Unlock()
 	p.report, p.hasReport, p.reportAt = b.report, true, nowNanos
 	p.reporter.Arrived(b.reportable)
+	if p.pinged {
+		p.pinged = false
+		p.l.say(controlPacket{frames: p.takeReport(nil, nowNanos)})
+	}
 	if active, _ := p.validation.Active(); active == b.from {
 		// The lane stays, whatever else is being validated: a later packet has come this way.
 		p.validation.Received(active, b.report.Highest, true, 0, nowNanos)
@@ -170,9 +175,7 @@ func (p *lanePath) heard(f *lane.Frames, from path.Address, nowNanos int64) (rec
 			p.search.Reported(i.Full, i.Lost(), nowNanos)
 		}
 	}
-	if f.Set.Has(lane.HasPing) && p.hasReport {
-		p.l.say(controlPacket{frames: p.takeReport(nil, nowNanos)})
-	}
+	p.pinged = p.pinged || f.Set.Has(lane.HasPing)
 	if arrives {
 		recovered = p.liveness.Heard()
 		p.l.suspect.Store(false)
@@ -265,8 +268,8 @@ func (p *lanePath) keep(nowNanos int64) {
 
 // doDue does what is due and returns what liveness says.
 func (p *lanePath) doDue(nowNanos int64) path.Sign {
-	var data lane.PathData
-	for p.search.Due(nowNanos) && random(&data) {
+	for p.search.Due(nowNanos) {
+		data := randomData()
 		bytes, ok := p.search.Probe(data, nowNanos)
 		if !ok {
 			break
@@ -275,7 +278,8 @@ func (p *lanePath) doDue(nowNanos int64) path.Sign {
 		frames = lane.AppendPadding(frames, bytes-lane.OverheadBytes-len(frames))
 		p.l.say(controlPacket{frames: frames, probe: true})
 	}
-	for nowNanos >= p.validation.NextNanos() && random(&data) {
+	for nowNanos >= p.validation.NextNanos() {
+		data := randomData()
 		c, ok := p.validation.Challenge(data, nowNanos)
 		if !ok {
 			break
@@ -293,21 +297,14 @@ func (p *lanePath) doDue(nowNanos int64) path.Sign {
 	}
 	if sign == path.SignSuspect {
 		p.l.suspect.Store(true)
-		p.moved(fallenBack(p.validation.FallBack(nowNanos)), nowNanos)
+		p.moved(p.validation.FallBack(nowNanos), nowNanos)
 	}
 	p.settleSize()
 	return sign
 }
 
-func fallenBack(moved bool) path.Roaming {
-	if moved {
-		return path.RoamingMoved
-	}
-	return path.RoamingNone
-}
-
-// random fills data. It is always true: crypto/rand ends the program rather than fail.
-func random(data *lane.PathData) bool {
-	_, err := rand.Read(data[:])
-	return err == nil
+// randomData is fresh and unpredictable. crypto/rand ends the program rather than fail.
+func randomData() (data lane.PathData) {
+	_, _ = rand.Read(data[:])
+	return data
 }

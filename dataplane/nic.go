@@ -148,12 +148,8 @@ func (e *Engine) write(nic *nic, joined *packet.Joined) error {
 	if err == nil {
 		return nil
 	}
-	if refused, ok := errors.AsType[*tun.RefusedError](err); ok {
+	if _, refused := errors.AsType[*tun.RefusedError](err); refused || errors.Is(err, tun.ErrUnwritable) {
 		// The interface is down, or the host is short of memory: the device is still good.
-		e.drops[DropNICRefused].Add(uint64(refused.Writes))
-		return nil
-	}
-	if errors.Is(err, tun.ErrUnwritable) {
 		e.drop(DropNICRefused)
 		return nil
 	}

@@ -57,13 +57,12 @@ func (e *Error) Unwrap() error { return e.Err }
 // RefusedError says that the host's network stack did not take what was written: the interface is down, there is no
 // memory. The device is still good.
 type RefusedError struct {
-	Writes int   // how many writes were refused
-	Err    error // the system's errors
+	Err error // the system's
 }
 
-// Error names how many and why.
+// Error says why.
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("%d writes refused by the host: %v", e.Writes, e.Err)
+	return fmt.Sprintf("write refused by the host: %v", e.Err)
 }
 
 // Unwrap returns the cause.

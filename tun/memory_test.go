@@ -131,7 +131,7 @@ func TestErrors(t *testing.T) {
 			`create TUN device aether0: interface name in use: choose another`, ErrNameInUse,
 		},
 		{&Error{Name: "aether0", Err: cause}, `create TUN device aether0: interface is down`, cause},
-		{&RefusedError{Writes: 3, Err: cause}, `3 writes refused by the host: interface is down`, cause},
+		{&RefusedError{Err: cause}, `write refused by the host: interface is down`, cause},
 	} {
 		if c.err.Error() != c.text || !errors.Is(c.err, c.match) {
 			t.Errorf("%v; want %s", c.err, c.text)

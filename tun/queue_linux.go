@@ -206,7 +206,7 @@ func (q *queue) writeError(errno unix.Errno) error {
 	}
 	w := &q.write
 	if w.refused == nil || w.refusedFor != errno {
-		w.refused, w.refusedFor = &RefusedError{Writes: 1, Err: errno}, errno
+		w.refused, w.refusedFor = &RefusedError{Err: errno}, errno
 	}
 	return w.refused
 }

@@ -83,7 +83,7 @@ func TestPacketsWhileDown(t *testing.T) {
 		packet := anyPacket()
 		for range 2 {
 			refused, ok := errors.AsType[*RefusedError](d.WritePacket(packet, Offload{}))
-			if !ok || refused.Writes != 1 || !errors.Is(refused, unix.EIO) {
+			if !ok || !errors.Is(refused, unix.EIO) {
 				t.Errorf("got %+v", refused)
 			}
 		}
@@ -185,7 +185,7 @@ func TestKernelErrors(t *testing.T) {
 			unix.EIO, unix.EINVAL, unix.ENOMEM, unix.ENOBUFS, unix.EAGAIN, unix.EFAULT, unix.EMSGSIZE, unix.EIO,
 		} {
 			refused, ok := errors.AsType[*RefusedError](q.writeError(errno))
-			if !ok || refused.Writes != 1 || !errors.Is(refused, errno) {
+			if !ok || !errors.Is(refused, errno) {
 				t.Errorf("write: %v: %+v", errno, refused)
 			}
 		}

@@ -65,6 +65,6 @@ func (q *queue) writePacket(pieces [][]byte, o Offload) error {
 	case errors.Is(err, os.ErrClosed):
 		return ErrClosed
 	default:
-		return &RefusedError{Writes: 1, Err: err}
+		return &RefusedError{Err: err}
 	}
 }

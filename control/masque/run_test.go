@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
@@ -256,78 +253,6 @@ func TestRFC9297Section3_2UnknownSkipped(t *testing.T) {
 	}
 }
 
-func TestCloseIsOrderly(t *testing.T) {
-	client, server := runPair(t)
-	if _, err := server.Ping(t.Context(), 0); err != nil { // both are running now
-		t.Fatal(err)
-	}
-	if err := client.SendPrivate(CapsuleLane, []byte("last words")); err != nil {
-		t.Fatal(err)
-	}
-	if err := client.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := client.Close(); err != nil {
-		t.Errorf("second Close: %v", err)
-	}
-	if p := next[PrivateCapsule](t, server); string(p.Payload) != "last words" {
-		t.Errorf("got %q", p.Payload)
-	}
-	if err := <-server.result; !errors.Is(err, ErrPeerClosed) {
-		t.Errorf("server: %v", err)
-	}
-	if err := <-client.result; err != nil {
-		t.Errorf("client: %v", err)
-	}
-	for _, r := range []*running{client, server} {
-		<-r.Done()
-		if err := r.SendPrivate(CapsuleLane, nil); !errors.Is(err, ErrClosed) {
-			t.Errorf("capsule after the end: %v", err)
-		}
-		if err := r.Run(t.Context(), nil); !errors.Is(err, ErrClosed) {
-			t.Errorf("Run after the end: %v", err)
-		}
-	}
-}
-
-func TestCloseWithinHandler(t *testing.T) {
-	c, peer := newFakePair(0)
-	s := NewSession(c)
-	go func() { _, _ = peer.Write(appendCapsule(nil, capsuleAddressAssign, nil)) }()
-	if err := s.Run(t.Context(), func(Event) { _ = s.Close() }); err != nil {
-		t.Errorf("Run returned %v", err)
-	}
-	if _, err := io.ReadAll(peer); err != nil {
-		t.Errorf("peer saw %v", err)
-	}
-}
-
-// A peer that does not read cannot keep Close from ending the session.
-func TestCloseWithStalledPeer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, _ := newFakePair(0)
-		c.out.window = 10
-		r := runSession(t, c)
-		if err := r.SendPrivate(CapsuleLane, make([]byte, 100)); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		start := time.Now()
-		if err := r.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-r.result; err != nil {
-			t.Errorf("Run returned %v", err)
-		}
-		if d := time.Since(start); d != closeFlush {
-			t.Errorf("took %v", d)
-		}
-		if c.out.reset == nil {
-			t.Error("the stream was not reset")
-		}
-	})
-}
-
 func TestBacklog(t *testing.T) {
 	c, _ := newFakePair(0)
 	c.out.window = 0
@@ -365,43 +290,6 @@ func TestRunOnlyOnce(t *testing.T) {
 	}
 }
 
-func TestPeerResets(t *testing.T) {
-	for _, c := range []struct {
-		code    http3.ErrCode
-		orderly bool
-	}{{http3.ErrCodeNoError, true}, {http3.ErrCodeInternalError, false}} {
-		r, peer := peerWrites(t, nil)
-		peer.CancelWrite(quic.StreamErrorCode(c.code))
-		if err := <-r.result; errors.Is(err, ErrPeerClosed) != c.orderly || err == nil {
-			t.Errorf("%v: Run returned %v", c.code, err)
-		}
-		r, peer = peerWrites(t, nil)
-		peer.CancelRead(quic.StreamErrorCode(c.code))
-		if err := r.AdvertiseRoutes(nil); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-r.result; errors.Is(err, ErrPeerClosed) != c.orderly || err == nil {
-			t.Errorf("%v while writing: Run returned %v", c.code, err)
-		}
-	}
-}
-
-func TestAbort(t *testing.T) {
-	r, peer := peerWrites(t, nil)
-	r.Abort(http3.ErrCodeConnectError, errRunning)
-	if err := <-r.result; !errors.Is(err, errRunning) {
-		t.Errorf("Run returned %v", err)
-	}
-	if code := peer.out.waitStopped(); code != quic.StreamErrorCode(http3.ErrCodeConnectError) {
-		t.Errorf("stopped with %#x", uint64(code))
-	}
-	r, _ = peerWrites(t, nil)
-	r.Abort(http3.ErrCodeNoError, nil)
-	if err := <-r.result; !errors.Is(err, ErrClosed) {
-		t.Errorf("without a cause: Run returned %v", err)
-	}
-}
-
 func TestPanicInHandlerEndsTheSession(t *testing.T) {
 	c, peer := newFakePair(0)
 	go func() { _, _ = peer.Write(appendCapsule(nil, capsuleAddressAssign, nil)) }()
@@ -412,159 +300,6 @@ func TestPanicInHandlerEndsTheSession(t *testing.T) {
 	if code := peer.out.waitStopped(); code != quic.StreamErrorCode(http3.ErrCodeInternalError) {
 		t.Errorf("stopped with %#x", uint64(code))
 	}
-}
-
-func TestPing(t *testing.T) {
-	client, server := runPair(t)
-	for _, r := range []*running{client, server} {
-		for _, padding := range []int{0, 1, MaxPingPadding} {
-			if rtt, err := r.Ping(t.Context(), padding); err != nil || rtt <= 0 {
-				t.Errorf("ping with %d: %v, %v", padding, rtt, err)
-			}
-		}
-		for _, padding := range []int{-1, MaxPingPadding + 1} {
-			if _, err := r.Ping(t.Context(), padding); !errors.Is(err, errExcessive) {
-				t.Errorf("ping with %d: %v", padding, err)
-			}
-		}
-	}
-	if n := server.Stats().EchoRequestsReceived; n != 3 {
-		t.Errorf("server saw %d echo requests", n)
-	}
-	if len(client.events)+len(server.events) != 0 {
-		t.Error("echoes became events")
-	}
-	for _, payload := range [][]byte{nil, {1}, {2, 0, 0, 0, 0, 0, 0, 0, 0}} {
-		if err := client.SendPrivate(CapsuleReport, payload); !errors.Is(err, errReservedReport) {
-			t.Errorf("report %x: %v", payload, err)
-		}
-	}
-	if err := client.SendPrivate(capsuleAddressAssign, nil); err == nil {
-		t.Error("sent a capsule of a standard type as private")
-	}
-	if err := client.SendPrivate(CapsuleMap, make([]byte, MaxPrivateBytes+1)); !errors.Is(err, errExcessive) {
-		t.Errorf("too long: %v", err)
-	}
-}
-
-// An echo is answered with as much padding as it came with, up to the limit.
-func TestEchoPadding(t *testing.T) {
-	c, peer := newFakePair(0)
-	r := runSession(t, c)
-	var stream []byte
-	for _, padding := range []int{MaxPingPadding + 1, MaxPingPadding, 0} {
-		body, err := AppendPrivate(nil, echo{reportEchoRequest, uint64(padding), padding}.payload())
-		if err != nil {
-			t.Fatal(err)
-		}
-		stream = appendCapsule(stream, CapsuleReport, body)
-	}
-	if _, err := peer.Write(stream); err != nil {
-		t.Fatal(err)
-	}
-	reader := newCapsuleReader(peer)
-	for _, padding := range []int{MaxPingPadding, 0} {
-		_, body, err := reader.next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		payload, err := ParsePrivate(body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := echo{reportEchoAnswer, uint64(padding), padding}
-		if got, ok := parseEcho(payload); !ok || got != want {
-			t.Errorf("answered with %+v, want %+v", got, want)
-		}
-	}
-	if n := r.Stats().CapsulesForeign; n != 1 {
-		t.Errorf("%d echoes not understood", n)
-	}
-}
-
-// An answer that comes twice finds nobody waiting the second time.
-func TestEchoAnsweredTwice(t *testing.T) {
-	c, peer := newFakePair(0)
-	r := runSession(t, c)
-	pinged := make(chan error, 1)
-	go func() {
-		_, err := r.Ping(t.Context(), 0)
-		pinged <- err
-	}()
-	_, body, err := newCapsuleReader(peer).next()
-	if err != nil {
-		t.Fatal(err)
-	}
-	payload, err := ParsePrivate(body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, ok := parseEcho(payload)
-	if !ok {
-		t.Fatalf("report %x", payload)
-	}
-	answer, err := AppendPrivate(nil, echo{kind: reportEchoAnswer, id: e.id}.payload())
-	if err != nil {
-		t.Fatal(err)
-	}
-	both := appendCapsule(appendCapsule(nil, CapsuleReport, answer), CapsuleReport, answer)
-	if _, err := peer.Write(appendCapsule(both, capsuleAddressAssign, nil)); err != nil {
-		t.Fatal(err)
-	}
-	next[AddressAssignment](t, r)
-	if err := <-pinged; err != nil || r.Stats().EchoAnswersUnexpected != 1 {
-		t.Errorf("ping: %v; %d unexpected answers", err, r.Stats().EchoAnswersUnexpected)
-	}
-}
-
-// A peer that does not know echoes ignores them.
-func TestPingUnanswered(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, peer := newFakePair(0)
-		r := runSession(t, c)
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		results := make(chan error, maxPendingEchoes)
-		for range maxPendingEchoes {
-			go func() {
-				_, err := r.Ping(ctx, 0)
-				results <- err
-			}()
-		}
-		synctest.Wait()
-		if _, err := r.Ping(ctx, 0); !errors.Is(err, ErrBacklog) {
-			t.Errorf("one too many: %v", err)
-		}
-		answer, err := AppendPrivate(nil, echo{kind: reportEchoAnswer, id: 42}.payload())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := peer.Write(appendCapsule(nil, CapsuleReport, answer)); err != nil {
-			t.Fatal(err)
-		}
-		for range maxPendingEchoes {
-			if err := <-results; !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("unanswered: %v", err)
-			}
-		}
-		if n := r.Stats().EchoAnswersUnexpected; n != 1 {
-			t.Errorf("%d unexpected answers", n)
-		}
-		if len(r.echoes) != 0 {
-			t.Errorf("%d pings still wait", len(r.echoes))
-		}
-		go func() {
-			_, err := r.Ping(t.Context(), 0)
-			results <- err
-		}()
-		synctest.Wait()
-		if err := r.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-results; !errors.Is(err, ErrClosed) {
-			t.Errorf("closed while waiting: %v", err)
-		}
-	})
 }
 
 func FuzzRun(f *testing.F) {
@@ -590,31 +325,4 @@ func FuzzRun(f *testing.F) {
 			t.Fatalf("Run returned %v", err)
 		}
 	})
-}
-
-// TestCloseWhileWriting: whenever Close falls, what was queued and the end of the stream are sent, and Run returns.
-func TestCloseWhileWriting(t *testing.T) {
-	for range 500 {
-		c, s := newFakePair(0)
-		client, server := runSession(t, c), runSession(t, s)
-		if err := client.AssignAddresses(AddressAssignment{}); err != nil {
-			t.Fatal(err)
-		}
-		<-server.events // the client's Run runs
-		if err := client.AssignAddresses(AddressAssignment{}); err != nil {
-			t.Fatal(err)
-		}
-		if err := client.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-client.result; err != nil {
-			t.Fatalf("the client's Run: %v", err)
-		}
-		if err := <-server.result; !errors.Is(err, ErrPeerClosed) {
-			t.Fatalf("the server's Run: %v", err)
-		}
-		if len(server.events) != 1 {
-			t.Fatal("the queued capsule is lost")
-		}
-	}
 }

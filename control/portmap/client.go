@@ -189,9 +189,6 @@ func (c *Client) Current() Event {
 	return Event{}
 }
 
-// DroppedAnnouncements counts router announcements that arrived faster than they were judged.
-func (c *Client) DroppedAnnouncements() uint64 { return c.dropped.Load() }
-
 // Refresh makes Run ask the router again at once, for a caller that saw the network change or the host wake
 // up. It never blocks; several calls before Run reacts count as one.
 func (c *Client) Refresh() {

@@ -28,7 +28,7 @@ const (
 )
 
 var (
-	// ErrSuite means a number or a name that stands for no suite.
+	// ErrSuite means a number that stands for no suite.
 	ErrSuite = errors.New("unknown cipher suite")
 	// ErrKeySize means a key or IV whose length the suite does not take.
 	ErrKeySize = errors.New("key of the wrong length")
@@ -37,7 +37,7 @@ var (
 // Valid reports whether s is one of the suites above.
 func (s Suite) Valid() bool { return s >= AES256GCM && s <= ChaCha20Poly1305 }
 
-// String returns the suite's usual name, the one that [ParseSuite] reads.
+// String returns the suite's usual name.
 func (s Suite) String() string {
 	switch s {
 	case AES256GCM:
@@ -48,16 +48,6 @@ func (s Suite) String() string {
 		return "ChaCha20-Poly1305"
 	}
 	return fmt.Sprintf("suite %d", uint8(s))
-}
-
-// ParseSuite reads a suite's name as [Suite.String] writes it. The error is [ErrSuite].
-func ParseSuite(name string) (Suite, error) {
-	for s := AES256GCM; s.Valid(); s++ {
-		if s.String() == name {
-			return s, nil
-		}
-	}
-	return 0, fmt.Errorf("%w %q", ErrSuite, name)
 }
 
 // KeyBytes is the length of the suite's packet key, and of its header protection key. It is 0 for an unknown suite.

@@ -97,7 +97,7 @@ func (n *Negotiation) advanceTo(next *epoch) {
 }
 
 func (n *Negotiation) startPing() {
-	n.emitProbe(EventPing)
+	n.emitPing()
 	n.epochs.pingAfter = int64(firstPingAfter)
 	n.epochs.pingAt = n.nowNanos + n.epochs.pingAfter
 }
@@ -119,19 +119,18 @@ func (n *Negotiation) Opened(number uint32, now int64) Output {
 	return n.take()
 }
 
-// confirmNext moves the server on to the epoch that the client has shown to have, and answers with a packet of it.
+// confirmNext moves the server on to the epoch that the client has shown to have, by a PING that is answered in it.
 func (n *Negotiation) confirmNext() {
 	n.advanceTo(n.epochs.next)
 	n.confirm()
 	n.ratchet.answered, n.accept = nil, nil
 	n.seal()
-	n.emitProbe(EventReport)
 }
 
-// emitProbe asks for a packet that is to be on its way at once.
-func (n *Negotiation) emitProbe(kind EventKind) {
+// emitPing asks for a packet that is to be on its way at once.
+func (n *Negotiation) emitPing() {
 	if n.epochs.sealing {
-		n.emit(Event{Kind: kind, Epoch: n.epochs.current.number})
+		n.emit(Event{Kind: EventPing, Epoch: n.epochs.current.number})
 	}
 }
 

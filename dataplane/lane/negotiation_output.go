@@ -26,9 +26,6 @@ const (
 	EventWipe
 	// EventPing asks to seal one packet with a PING at once.
 	EventPing
-	// EventReport asks to seal one packet with a [Report] at once: the answer to the PING by which the peer has shown that
-	// it has Epoch.
-	EventReport
 	// EventAdopted says that the lane is bound to the new session and goes on with Epoch ([Opener.Keep]). Sealing keys
 	// that wait to be taken are void ([Sealer.Withdraw]); EventSeal follows.
 	EventAdopted

@@ -58,7 +58,7 @@ func (n *Negotiation) advance(now int64) {
 		n.startRatchet()
 	}
 	if e := &n.epochs; e.pingAt != 0 && n.nowNanos >= e.pingAt {
-		n.emitProbe(EventPing)
+		n.emitPing()
 		e.pingAfter = min(2*e.pingAfter, int64(maxPingAfter))
 		e.pingAt = n.nowNanos + e.pingAfter
 	}

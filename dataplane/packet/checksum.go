@@ -147,13 +147,7 @@ func Complete(p []byte, start, offset uint16) bool {
 	return true
 }
 
-// ValidChecksum reports whether the full TCP or UDP checksum of p is right. It is false where
-// [TransportChecksum] finds none, and for UDP without one.
-func ValidChecksum(p []byte) bool {
-	v := look(p)
-	return v.kind == kindWhole && validChecksum(p, v)
-}
-
+// validChecksum reports whether the full TCP or UDP checksum of a whole packet is right. It is false for UDP without one.
 func validChecksum(p []byte, v view) bool {
 	if v.protocol == ProtocolUDP && binary.BigEndian.Uint16(p[v.transport+udpChecksumOffset:]) == 0 {
 		return false

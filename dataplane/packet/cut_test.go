@@ -62,7 +62,7 @@ func TestCutEqualsPlainCut(t *testing.T) {
 			}
 			if !partial {
 				for _, s := range got {
-					if !ValidChecksum(s) {
+					if !checksumIsValid(s) {
 						t.Fatalf("bad checksum: %x", s)
 					}
 				}

@@ -66,7 +66,7 @@ func mayFollow(run []arrival, b arrival, config JoinConfig) bool {
 	for _, a := range all {
 		start, offset, ok := TransportChecksum(a.bytes)
 		switch {
-		case !ok, !a.partial && (!config.VerifyFull || !ValidChecksum(a.bytes)):
+		case !ok, !a.partial && (!config.VerifyFull || !checksumIsValid(a.bytes)):
 			return false
 		case offset == 6 && (!config.UDP || binary.BigEndian.Uint16(a.bytes[start+6:]) == 0),
 			offset == 16 && (!config.TCP || a.bytes[start+13]&0x37&^0x09 != 0x10):

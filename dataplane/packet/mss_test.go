@@ -63,7 +63,7 @@ func TestClampMSSKeepsChecksums(t *testing.T) {
 		}
 		p := d.build(false)
 		ClampMSS(p, 60+rng.IntN(1500), false)
-		if !ValidChecksum(p) {
+		if !checksumIsValid(p) {
 			t.Fatalf("%x", p)
 		}
 	}
@@ -81,7 +81,7 @@ func FuzzClampMSS(f *testing.F) {
 	f.Add(builder{flags: tcpSYN, options: []byte{2, 4, 9, 9}}.build(false), 1280, false)
 	f.Add(builder{v6: true, flags: tcpSYN, options: []byte{1, 2, 4, 9, 9, 0, 0, 0}}.build(true), 1280, true)
 	f.Fuzz(func(t *testing.T, p []byte, mtu int, partial bool) {
-		before, valid := bytes.Clone(p), ValidChecksum(p)
+		before, valid := bytes.Clone(p), checksumIsValid(p)
 		changed := ClampMSS(p, mtu, partial)
 		differ := 0
 		for i := range p {
@@ -92,7 +92,7 @@ func FuzzClampMSS(f *testing.F) {
 		if changed != (differ > 0) || differ > 4 {
 			t.Fatalf("changed %v, %d bytes differ", changed, differ)
 		}
-		if changed && !partial && valid && !ValidChecksum(p) {
+		if changed && !partial && valid && !checksumIsValid(p) {
 			t.Fatal("checksum broken")
 		}
 	})

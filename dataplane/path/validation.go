@@ -287,9 +287,8 @@ func (p *knownPath) maySend(bytes int) bool {
 	return true
 }
 
-// FallBack moves to the spare path that was heard last, if there is one: for a lane that has become suspect. It reports
-// whether the lane has moved.
-func (v *Validation) FallBack(nowNanos int64) bool {
+// FallBack moves to the spare path that was heard last, if there is one: for a lane that has become suspect.
+func (v *Validation) FallBack(nowNanos int64) Roaming {
 	best := -1
 	for i := range v.paths {
 		p := &v.paths[i]
@@ -301,8 +300,7 @@ func (v *Validation) FallBack(nowNanos int64) bool {
 		}
 	}
 	if best < 0 {
-		return false
+		return RoamingNone
 	}
-	v.move(best, nowNanos)
-	return true
+	return v.move(best, nowNanos)
 }

@@ -226,16 +226,16 @@ func TestTryKnown(t *testing.T) {
 
 func TestFallBack(t *testing.T) {
 	v := NewValidation(address(1), 0)
-	if v.FallBack(0) {
+	if v.FallBack(0) != RoamingNone {
 		t.Error("fell back to nothing")
 	}
 	v.Received(address(2), 1, true, 100, 0)
 	responded(t, v, challenge(t, v, address(2), 0), 0, RoamingMoved)
-	if v.FallBack(0) {
+	if v.FallBack(0) != RoamingNone {
 		t.Error("fell back to a path that has not answered")
 	}
 	responded(t, v, challenge(t, v, address(1), 0), 0, RoamingNone)
-	if !v.FallBack(second) {
+	if v.FallBack(second) != RoamingMoved {
 		t.Error("did not fall back")
 	}
 	active(t, v, address(1))

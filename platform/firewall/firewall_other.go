@@ -22,9 +22,6 @@ func (*Manager) SetForwarding(Forwarding) ([]Notice, error) {
 	return nil, unsupported("set forwarding")
 }
 
-// Inspect is supported on Linux alone.
-func Inspect(Forwarding) (Host, error) { return Host{}, unsupported("inspect forwarding") }
-
 // Undoers returns an empty registry.
 func Undoers() journal.Registry { return journal.Registry{} }
 

@@ -67,17 +67,8 @@ func (m *Manager) releaseLocked(keep map[string]bool) ([]Notice, error) {
 	return notices, nil
 }
 
-// Inspect reads from the host what planning the forwarding needs.
-func Inspect(f Forwarding) (Host, error) {
-	host, err := inspect(f, nil)
-	if err != nil {
-		return Host{}, fmt.Errorf("inspect forwarding: %w", err)
-	}
-	return host, nil
-}
-
-// inspect is Inspect for somebody who holds some parameters already: an uplink whose accept_ra is held at 2
-// still needs it.
+// inspect reads from the host what planning the forwarding needs. held are the parameters that are ours already: an
+// uplink whose accept_ra is held at 2 still needs it.
 func inspect(f Forwarding, held []string) (Host, error) {
 	var host Host
 	if len(f.Granted) == 0 {

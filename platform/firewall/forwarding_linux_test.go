@@ -123,7 +123,7 @@ func TestOlderKernelsForwardIPv6ForAll(t *testing.T) {
 	hosttest.Sysctl(t, "net/ipv6/conf/eth0-p/forwarding", "1")
 	before := hosttest.Listing(t)
 	f := goodForwarding()
-	host, err := Inspect(f)
+	host, err := inspect(f, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func TestInspectFindsTheWayToEachPrefix(t *testing.T) {
 	reach := func(prefix string) string {
 		t.Helper()
 		f.Granted = prefixes(prefix)
-		host, err := Inspect(f)
+		host, err := inspect(f, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -58,7 +58,9 @@ func peer(name, id string, l *control.LinkStatus, s dataplane.PeerStats) api.Pee
 		p.Path, p.RTTMicros, p.MaxPacketBytes = "session", l.RTT.Microseconds(), l.MaxPacketBytes
 		p.Ignored = l.Ignored
 		if lane := s.Lane; lane != nil {
-			p.Path, p.MaxPacketBytes, p.Cipher = "lane", lane.MaxPacketBytes, lane.Suite
+			// The lane finds a peer that has moved at once, the session with its next packet.
+			p.Path, p.Remote = "lane", lane.Remote.String()
+			p.MaxPacketBytes, p.Cipher = lane.MaxPacketBytes, lane.Suite
 		}
 	}
 	return p

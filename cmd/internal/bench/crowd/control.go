@@ -191,7 +191,7 @@ func (p *gatewayPeer) do(e lane.Event) error {
 		p.lane.SealStop()
 	case lane.EventClosed:
 		return fmt.Errorf("the lane was closed: %v", e.Reason)
-	case lane.EventReport, lane.EventAdopted, lane.EventAdoptionFailed:
+	case lane.EventAdopted, lane.EventAdoptionFailed:
 	}
 	return nil
 }

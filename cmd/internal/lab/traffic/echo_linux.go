@@ -152,10 +152,14 @@ func (x *exchange) result() EchoResult {
 	}
 }
 
-// pingPong sends the next request when the last one is answered or counts as lost.
+// pingPong sends the next request when the last one is answered or counts as lost. The first goes out
+// even if its goroutine was kept from running for the whole duration.
 func (x *exchange) pingPong(ctx context.Context) error {
 	out, in := make([]byte, x.Bytes), make([]byte, maxMessageBytes)
-	for number := uint32(0); time.Since(x.epoch) < x.Duration && number < x.sequence.packets; number++ {
+	for number := uint32(0); number == 0 || time.Since(x.epoch) < x.Duration; number++ {
+		if number == x.sequence.packets {
+			break
+		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
