@@ -20,3 +20,6 @@ func (c carrier) SendPacket(packet []byte) error {
 	}
 	return err
 }
+
+// MaxPacketBytes implements [dataplane.Carrier].
+func (c carrier) MaxPacketBytes() int { return c.Session.MaxPacketSize() }

@@ -16,7 +16,6 @@ import (
 	"github.com/aethertunnel/aethertunnel/control/masque"
 	"github.com/aethertunnel/aethertunnel/crypto/keyschedule"
 	"github.com/aethertunnel/aethertunnel/dataplane/lane"
-	"github.com/aethertunnel/aethertunnel/dataplane/udp"
 )
 
 // connKey is the context key of a request's QUIC connection.
@@ -98,7 +97,7 @@ func (g *Gateway) serve(ctx context.Context, p principal, s *masque.Session) {
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	defer l.cancel(nil)
 	if !p.byToken {
-		socket, _ := p.conn.Context().Value(socketKey{}).(*udp.Conn) // nil where there is none: no lanes then
+		socket, _ := p.conn.Context().Value(socketKey{}).(*LaneSocket) // nil where there is none: no lanes then
 		l.lanes = g.cfg.Lanes.begin(l.node.ID, &l.link, socket, keyschedule.Server)
 	}
 	defer g.cfg.Lanes.ended(l.lanes, false) // unless it is told below how

@@ -44,7 +44,6 @@ type LanesConfig struct {
 	Local     identity.ID
 	Suites    []aead.Suite // allowed, best first
 	IDs       *lane.IDGenerator
-	Resetter  *lane.Resetter
 	Notice    func(text string, err error) // for the log; called with a lock held, must not block
 	// Nanos is the time, of a clock that does not go back and goes on while the host sleeps; nil is the time since
 	// NewLanes as package time counts it.
@@ -74,7 +73,8 @@ func NewLanes(cfg LanesConfig) *Lanes {
 	}
 }
 
-// laneNews are the lanes that have opened the first packet of an epoch, as told by receiving threads, which must not wait.
+// laneNews are the lanes that have opened the first packet of an epoch, or ended by themselves, as told by receiving
+// threads, which must not wait.
 type laneNews struct {
 	mu   sync.Mutex
 	of   []*laneState  // none twice
@@ -110,7 +110,7 @@ type laneSession struct {
 	lane.Session
 	party  *laneParty
 	link   *link
-	socket *udp.Conn
+	socket *LaneSocket
 }
 
 // notice writes a line to the log, unless there have been too many.
@@ -120,17 +120,24 @@ func (ls *Lanes) notice(text string, err error) {
 	}
 }
 
+// LaneSocket is a UDP socket with sessions, which their lanes share.
+type LaneSocket struct {
+	*udp.Conn
+	// Resetter has the key of the stateless resets that are sent for what QUIC on this socket does not know.
+	Resetter *lane.Resetter
+}
+
 // socketKey is the context key of the socket below a QUIC connection.
 type socketKey struct{}
 
 // WithSocket notes in the context of a QUIC connection which socket it is on.
-func WithSocket(ctx context.Context, s *udp.Conn) context.Context {
+func WithSocket(ctx context.Context, s *LaneSocket) context.Context {
 	return context.WithValue(ctx, socketKey{}, s)
 }
 
 // begin makes the lanes know a session with a peer. It returns nil, with which all other methods do nothing, if there
 // are no lanes, or the session is not on a socket that can have any.
-func (ls *Lanes) begin(peer identity.ID, l *link, socket *udp.Conn, role keyschedule.Role) *laneSession {
+func (ls *Lanes) begin(peer identity.ID, l *link, socket *LaneSocket, role keyschedule.Role) *laneSession {
 	if ls == nil || socket == nil || l.session.QuarterStreamID() > lane.MaxQuarterStreamID {
 		return nil
 	}
@@ -261,7 +268,7 @@ func (ls *Lanes) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ls.news.wake:
-			ls.opened(ls.news.take())
+			ls.told(ls.news.take())
 		case <-tick.C:
 			ls.tick()
 		case <-ctx.Done():
@@ -271,12 +278,16 @@ func (ls *Lanes) Run(ctx context.Context) error {
 	}
 }
 
-// opened takes in which lanes have opened the first packet of an epoch.
-func (ls *Lanes) opened(list []*laneState) {
+// told takes in what the dataplane tells of lanes.
+func (ls *Lanes) told(list []*laneState) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, c := range list {
-		c.party.opened(c, ls.cfg.Nanos())
+		if reason, failed := c.lane.Failed(); failed {
+			c.party.failed(c, reason, ls.cfg.Nanos())
+		} else {
+			c.party.opened(c, ls.cfg.Nanos())
+		}
 	}
 }
 

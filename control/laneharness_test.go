@@ -32,6 +32,7 @@ type laneNode struct {
 	engine    *dataplane.Engine
 	nic       *tun.Memory
 	conn      *udp.Conn
+	socket    *LaneSocket // the same
 	transport *quic.Transport
 	lanes     *Lanes
 	ahead     atomic.Int64 // nanoseconds by which the clock of lanes is ahead
@@ -71,12 +72,12 @@ func newLaneNode(t *testing.T, id identity.ID, address string) *laneNode {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var reset quic.StatelessResetKey
-	_, _ = rand.Read(reset[:]) // never fails
+	reset := quic.StatelessResetKey(id) // the same after a crash
+	n.socket = &LaneSocket{Conn: n.conn, Resetter: lane.NewResetter(reset)}
 	start := time.Now()
 	n.lanes = NewLanes(LanesConfig{
 		Dataplane: n.engine, Local: id, Suites: aead.Preferred(aead.Policy{}), IDs: ids,
-		Resetter: lane.NewResetter(reset), Notice: n.notice,
+		Notice: n.notice,
 		Nanos: func() int64 {
 			if at := n.frozen.Load(); at != 0 {
 				return at + n.ahead.Load()
@@ -87,7 +88,7 @@ func newLaneNode(t *testing.T, id identity.ID, address string) *laneNode {
 	n.transport = &quic.Transport{
 		Conn: n.conn.QUIC(), ConnectionIDGenerator: laneIDs{ids}, StatelessResetKey: &reset,
 		ConnContext: func(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-			return WithSocket(ctx, n.conn), nil
+			return WithSocket(ctx, n.socket), nil
 		},
 	}
 	n.run()
@@ -334,7 +335,7 @@ func (g *laneGateway) start(t *testing.T, m *laneMember) {
 	m.member = NewMember(MemberConfig{
 		Key: m.key, Membership: m.membership, Save: func(store.Membership) error { return nil },
 		Transport: m.dial, Resolver: fakeResolver{}, Dataplane: m.engine, Host: newFakeHost(),
-		Observe: m.events.add, Now: g.now, Lanes: m.lanes, Socket: m.conn,
+		Observe: m.events.add, Now: g.now, Lanes: m.lanes, Socket: m.socket,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	m.ended = make(chan error, 1)
@@ -413,6 +414,19 @@ func (g *laneGateway) flowUp(m *laneMember) *flow {
 
 func (g *laneGateway) flowDown(m *laneMember) *flow {
 	return &flow{t: m.t, from: g.laneNode, to: m.laneNode, src: gatewayTunnel4, dst: m.membership.Addresses[0]}
+}
+
+// send sends a packet, whether it arrives or not.
+func (f *flow) send() {
+	f.t.Helper()
+	if err := f.from.nic.Inject(numbered(f.src, f.dst, f.next)); err != nil {
+		f.t.Fatal(err)
+	}
+	f.next++
+	select {
+	case <-f.to.nic.Packets():
+	default:
+	}
 }
 
 // passes sends packets and fails the test unless each arrives, before the next is sent.

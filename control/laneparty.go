@@ -82,7 +82,7 @@ func (p *laneParty) config(s *laneSession) lane.Config {
 		Suites: ls.cfg.Suites, Contexts: []lane.ContextKind{lane.ContextPartialChecksum, lane.ContextPiece},
 		Issue: func() (lane.ConnectionID, lane.ResetToken) {
 			id := ls.cfg.IDs.Next(0)
-			return id, ls.cfg.Resetter.Token(id)
+			return id, s.socket.Resetter.Token(id)
 		},
 	}
 }
@@ -194,26 +194,47 @@ func (p *laneParty) opened(c *laneState, now int64) {
 	}
 }
 
+// failed is told that a lane has ended by itself.
+func (p *laneParty) failed(c *laneState, reason lane.Reason, now int64) {
+	if reason != lane.ReasonReset {
+		p.apply(c, c.n.Close(reason, now))
+		return
+	}
+	// The peer has forgotten the lane, and the session too if it has lost its memory. What the session's client, or else its
+	// server, says on it now finds that out, and ends it.
+	if p.client != nil {
+		p.apply(c, c.n.Drop(reason, now))
+	} else {
+		p.apply(c, c.n.Close(reason, now))
+	}
+	p.retry(now)
+}
+
 func (p *laneParty) tick(now int64) {
 	for _, c := range p.states() {
 		if c.lane == nil {
 			p.apply(c, c.n.Tick(now))
 			continue
 		}
-		if c.lane.Over() { // by itself: too many packets have failed to open
-			p.apply(c, c.n.Close(lane.ReasonForgery, now))
-			continue
+		for _, sequence := range c.lane.TakeRetired() {
+			c.n.RetirePeerID(sequence)
 		}
 		sealed, opened := c.lane.Progress()
 		p.apply(c, c.n.Progress(sealed, opened, now))
 	}
-	if p.retryAt != 0 && now >= p.retryAt {
-		p.retryAt = 0
-		if err := p.offerNew(); err != nil {
-			p.lanes.notice("lane: offer", err)
-		}
-	}
+	p.retry(now)
 	p.tidy()
+}
+
+// retry offers another lane if it is time to.
+func (p *laneParty) retry(now int64) {
+	if p.retryAt == 0 || now < p.retryAt {
+		return
+	}
+	p.retryAt = 0
+	if err := p.offerNew(); err != nil {
+		p.lanes.notice("lane: offer", err)
+	}
 }
 
 // forget removes a lane that is over, for a reason.
@@ -223,8 +244,12 @@ func (p *laneParty) forget(c *laneState, reason lane.Reason) {
 	switch c {
 	case p.current:
 		p.current = nil
-		if p.client != nil && !p.over && worthRetrying(reason) {
-			p.retryAt = p.lanes.cfg.Nanos() + int64(laneRetryAfter)
+		if p.client == nil || p.over || !worthRetrying(reason) {
+			return
+		}
+		p.retryAt = p.lanes.cfg.Nanos()
+		if reason != lane.ReasonReset { // after which the peer has nothing against a lane
+			p.retryAt += int64(laneRetryAfter)
 		}
 	case p.older:
 		p.older = nil

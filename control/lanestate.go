@@ -61,6 +61,8 @@ func (c *laneState) do(e lane.Event) error {
 	switch e.Kind {
 	case lane.EventRetire:
 		c.lane.Retire(e.ID)
+	case lane.EventPeerIDs:
+		c.lane.AddPeerIDs(e.PeerIDs)
 	case lane.EventInstall:
 		return c.lane.Install(e.Epoch, e.Open, e.Seal)
 	case lane.EventSeal:
@@ -103,9 +105,10 @@ func (c *laneState) ready(params *lane.Params) error {
 		return err
 	}
 	c.lane, err = ls.cfg.Dataplane.NewLane(dataplane.LaneConfig{
-		Peer: dataplane.PeerID(c.party.peer), Conn: s.socket, To: to, Params: params,
+		Peer: dataplane.PeerID(c.party.peer), Conn: s.socket.Conn, To: to, Params: params,
 		PacketBytes: s.link.session.PathBytes(),
 		Opened:      func(uint32) { ls.news.add(c) },
+		Failed:      func() { ls.news.add(c) },
 	})
 	if err != nil {
 		return err

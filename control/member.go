@@ -19,7 +19,6 @@ import (
 	"github.com/aethertunnel/aethertunnel/control/masque"
 	"github.com/aethertunnel/aethertunnel/control/store"
 	"github.com/aethertunnel/aethertunnel/crypto/identity"
-	"github.com/aethertunnel/aethertunnel/dataplane/udp"
 )
 
 // ErrRefused means that the gateway knows us and does not let us in: the node was revoked, or its state was lost.
@@ -44,7 +43,7 @@ type MemberConfig struct {
 	Changes     <-chan struct{} // the host's addresses or routes have changed
 	Observe     func(Event)     // called from the loop, must not block
 	Lanes       *Lanes          // nil: none
-	Socket      *udp.Conn       // below Transport, for lanes
+	Socket      *LaneSocket     // below Transport, for lanes
 	Seed        uint64          // for the jitter of retries
 	Now         func() time.Time
 }

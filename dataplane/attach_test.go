@@ -46,9 +46,18 @@ func TestMakeBeforeBreak(t *testing.T) {
 		if old, now := first.take(), theirSecond.take(); len(now) != 0 || !equalPackets(old, ip(gw4, a4, "2")) {
 			t.Errorf("the old carrier sent %x, the new one %x", old, now)
 		}
-		first.end()
+		third := gw.peerAt(idA)
+		fourth := gw.peerAt(idA)
+		fourth.end()
 		synctest.Wait()
 		gw.fromHost(ip(gw4, a4, "3"))
+		if old, newer := first.take(), third.take(); len(old) != 0 || !equalPackets(newer, ip(gw4, a4, "3")) {
+			t.Errorf("the first carrier sent %x, the third %x", old, newer)
+		}
+		third.end()
+		first.end()
+		synctest.Wait()
+		gw.fromHost(ip(gw4, a4, "4"))
 		gw.expectDrops(map[Reason]uint64{DropNoSession: 1})
 	})
 }
@@ -108,6 +117,8 @@ type half struct {
 }
 
 func (h half) SendPacket(p []byte) error { return h.send(p) }
+
+func (half) MaxPacketBytes() int { return 1300 }
 
 func (h half) ReceivePacket(ctx context.Context) ([]byte, error) { return h.receive(ctx) }
 

@@ -33,6 +33,9 @@ func (c *carrierSender) sendNext() (bool, error) {
 		c.e.drop(DropOffload)
 		return true, nil
 	}
+	if packet.IsSYN(data) {
+		packet.ClampMSS(data, c.a.carrier.MaxPacketBytes(), false)
+	}
 	_, err := c.send(data)
 	return true, err
 }

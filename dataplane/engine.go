@@ -41,6 +41,8 @@ type Carrier interface {
 	// ended. The slice stays the caller's. A packet that does not fit gives a *TooBigError, after which the carrier
 	// is still good; any other error ends the carrier.
 	SendPacket(packet []byte) error
+	// MaxPacketBytes is the longest packet that fits at this time.
+	MaxPacketBytes() int
 	// ReceivePacket returns the next packet; the slice is the caller's from then on.
 	ReceivePacket(ctx context.Context) ([]byte, error)
 }
@@ -53,6 +55,7 @@ type Engine struct {
 	seed       uint64              // of flow hashes
 	current    atomic.Pointer[routing]
 	lanes      laneTable
+	resets     resetTable
 	kicks      kicks
 	keeper     keeper
 	pieces     *path.PieceBuffers // of packets that came in pieces
@@ -84,6 +87,7 @@ func New() *Engine {
 		peers:      make(map[PeerID]*peer),
 		kicks:      kicks{wake: make(chan struct{}, 1)},
 		keeper:     newKeeper(),
+		resets:     newResetTable(),
 		pieces:     path.NewPieceBuffers(pieceBytes),
 	}
 	e.queues = e.newQueues()

@@ -34,8 +34,10 @@ type LaneConfig struct {
 	Params *lane.Params     // what was agreed
 	// PacketBytes is the longest UDP payload that the path is known to carry.
 	PacketBytes int
-	// Opened is told of the first packet opened of each epoch. It is called by a receiving thread and must not block.
+	// Opened is told of the first packet opened of each epoch, and Failed that the lane has ended by itself
+	// ([Lane.Failed]). They are called by a receiving thread and must not block.
 	Opened func(epoch uint32)
+	Failed func()
 }
 
 // Lane carries a peer's packets without QUIC. Its methods are for control and may be called from any goroutine.
@@ -45,6 +47,7 @@ type Lane struct {
 	conn   *udp.Conn
 	params *lane.Params
 	opened func(epoch uint32)
+	failed func()
 
 	quarterStreamID uint8
 	partialContext  uint8 // to send with; plainContext if the peer takes none
@@ -52,7 +55,7 @@ type Lane struct {
 	takePartial     uint8 // that the peer sends with; plainContext if it was not registered
 	takePieces      uint8 // likewise
 
-	to          atomic.Pointer[udp.Destination]
+	way         atomic.Pointer[way]
 	packetBytes atomic.Int64 // longest lane packet to be sent
 	searched    atomic.Bool  // that is what the path carries; until then longer packets are split
 	path        *lanePath
@@ -73,8 +76,9 @@ type Lane struct {
 	opener     atomic.Pointer[lane.Opener] // nil before the first key; used by the socket's receiver
 	toldEpoch  uint32                      // of the last call of opened, plus 1; the receiver's
 	everOpened atomic.Bool
-	over       atomic.Bool  // closed; set under mu
-	joiner     *path.Joiner // of packets in pieces; the receiver's, made with the first piece
+	over       atomic.Bool   // closed; set under mu
+	reason     atomic.Uint32 // why it has ended by itself; 0 if it has not
+	joiner     *path.Joiner  // of packets in pieces; the receiver's, made with the first piece
 
 	mu      sync.Mutex // guards the rest
 	ids     []lane.ConnectionID
@@ -84,9 +88,9 @@ type Lane struct {
 // controlPacket is something that a lane itself has to say.
 type controlPacket struct {
 	frames []byte
-	to     *udp.Destination // nil: the path in use
-	probe  bool             // of the path: its loss is no news
-	asks   bool             // for an answer, without which the lane is suspect
+	by     *way // nil: the path in use
+	probe  bool // of the path: its loss is no news
+	asks   bool // for an answer, without which the lane is suspect
 }
 
 // NewLane makes a lane that takes no packets and sends none before Issue, Install and Seal. The error is
@@ -99,14 +103,13 @@ func (e *Engine) NewLane(cfg LaneConfig) (*Lane, error) {
 		return nil, ErrUnknownPeer
 	}
 	l := &Lane{
-		engine: e, peer: p, conn: cfg.Conn, params: cfg.Params, opened: cfg.Opened,
+		engine: e, peer: p, conn: cfg.Conn, params: cfg.Params, opened: cfg.Opened, failed: cfg.Failed,
 		quarterStreamID: cfg.Params.QuarterStreamID,
 		partialContext:  contextOf(cfg.Params.Send, lane.ContextPartialChecksum),
 		pieceContext:    contextOf(cfg.Params.Send, lane.ContextPiece),
 		takePartial:     contextOf(cfg.Params.Take, lane.ContextPartialChecksum),
 		takePieces:      contextOf(cfg.Params.Take, lane.ContextPiece),
 	}
-	l.to.Store(cfg.To)
 	l.path = newLanePath(l, cfg.To, min(cfg.PacketBytes, cfg.Params.SendBytes), e.now())
 	l.path.settleSize()
 	if !p.addLane(l) {
@@ -186,7 +189,7 @@ func (l *Lane) Seal(epoch uint32, key *aead.PacketKey) error {
 		return nil
 	}
 	s, err := lane.NewSealer(lane.SealerConfig{
-		Keys: keys, Header: l.params.HeaderSeal, ID: l.params.FirstPeerID.ID, MaxPacketBytes: l.params.SendBytes,
+		Keys: keys, Header: l.params.HeaderSeal, ID: l.way.Load().id, MaxPacketBytes: l.params.SendBytes,
 	})
 	if err != nil {
 		return err
@@ -273,7 +276,7 @@ func (l *Lane) settle() {
 }
 
 // address is the path in use.
-func (l *Lane) address() path.Address { return addressOf(l.to.Load()) }
+func (l *Lane) address() path.Address { return addressOf(l.way.Load().to) }
 
 // addressOf is the path that a message came by. Where a client's packets leave from is its own system's choice, which
 // follows its networks; a server answers from where it was asked.
@@ -295,8 +298,35 @@ func (l *Lane) leave() {
 	}
 }
 
-// Over reports whether the lane is closed: by Close, with its peer, or because a key has failed to open too many packets.
-func (l *Lane) Over() bool { return l.over.Load() }
+// Failed reports whether the lane has ended by itself, and why: [lane.ReasonForgery] for a key that has failed to open too
+// many packets, or [lane.ReasonReset].
+func (l *Lane) Failed() (lane.Reason, bool) {
+	reason := l.reason.Load()
+	return lane.Reason(reason), reason != 0
+}
+
+// fail ends the lane for a reason that control does not know of.
+func (l *Lane) fail(reason lane.Reason) {
+	l.reason.Store(uint32(reason))
+	l.Close()
+	l.failed()
+}
+
+// AddPeerIDs takes in connection IDs that the peer has issued since the lane was made.
+func (l *Lane) AddPeerIDs(ids []lane.IssuedID) {
+	l.path.mu.Lock()
+	defer l.path.mu.Unlock()
+	l.path.ends.issue(ids)
+}
+
+// TakeRetired returns the sequence numbers of the peer's connection IDs that have gone out of use since it was last called.
+func (l *Lane) TakeRetired() []uint32 {
+	l.path.mu.Lock()
+	defer l.path.mu.Unlock()
+	retired := l.path.ends.retired
+	l.path.ends.retired = nil
+	return retired
+}
 
 // Close ends the lane: it takes no packets any more and sends none.
 func (l *Lane) Close() {
@@ -308,6 +338,9 @@ func (l *Lane) Close() {
 	}
 	l.ids, l.control = nil, nil
 	l.mu.Unlock()
+	l.path.mu.Lock()
+	l.path.ends.close()
+	l.path.mu.Unlock()
 	l.engine.keeper.remove(l)
 	l.peer.removeLane(l)
 	l.leave()
@@ -344,7 +377,7 @@ func (l *Lane) stats() *LaneStats {
 		return nil
 	}
 	return &LaneStats{
-		Suite: l.params.Suite.String(), Remote: l.to.Load().To(),
+		Suite: l.params.Suite.String(), Remote: l.way.Load().to.To(),
 		MaxPacketBytes: max(l.maxInnerBytes(), l.leastInnerBytes()),
 	}
 }

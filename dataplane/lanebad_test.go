@@ -275,7 +275,7 @@ func TestPingIsAnswered(t *testing.T) {
 // TestControlIsBounded: a peer that asks and asks makes no queue of answers.
 func TestControlIsBounded(t *testing.T) {
 	e, _, _ := idle(t)
-	l := &Lane{engine: e, peer: e.peers[idA]}
+	l := &Lane{engine: e, peer: e.peers[idA], path: &lanePath{}}
 	for range 1000 {
 		l.Ping()
 	}

@@ -115,7 +115,7 @@ func TestLaneRatchet(t *testing.T) {
 func (end *laneEnd) setSealer(t *testing.T, s *secrets, side keyschedule.Role, next uint64) {
 	t.Helper()
 	sealer, err := lane.NewSealer(lane.SealerConfig{
-		Keys: lane.Keys{Key: s.key(0, side)}, Header: end.params.HeaderSeal, ID: end.params.FirstPeerID.ID,
+		Keys: lane.Keys{Key: s.key(0, side)}, Header: end.params.HeaderSeal, ID: end.params.PeerIDs[0].ID,
 		MaxPacketBytes: end.params.SendBytes, FirstNumber: next,
 	})
 	if err != nil {
@@ -146,6 +146,9 @@ func TestKeyLimit(t *testing.T) {
 		}
 	}
 	s.from.expectDrops(map[Reason]uint64{DropLaneKey: left})
+	if s.lane.carries() {
+		t.Error("a lane that can seal nothing is still the way")
+	}
 	epoch := s.key.ratchet()
 	if err := s.far.Install(epoch, s.key.key(epoch, keyschedule.Client), nil); err != nil {
 		t.Fatal(err)

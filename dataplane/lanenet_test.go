@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -154,12 +155,22 @@ const (
 	loopbackIndex = 1
 )
 
+// issuedIDs are the connection IDs of a node of which one is the first.
+func issuedIDs(first lane.ConnectionID) (all [lane.ConnectionIDs]lane.IssuedID) {
+	for i := range all {
+		id := first
+		id[1] ^= byte(i)
+		all[i] = lane.IssuedID{Sequence: uint32(i), ID: id, Token: lane.ResetToken(slices.Concat(id[:], id[:]))}
+	}
+	return all
+}
+
 // params are those of one end. peerID is the connection ID that the other end has chosen.
 func (s *secrets) params(side keyschedule.Role, peerID lane.ConnectionID, partial bool) *lane.Params {
 	p := &lane.Params{
 		Side: side, Suite: s.suite, QuarterStreamID: testQuarterStreamID,
 		HeaderOpen: s.header(side.Peer()), HeaderSeal: s.header(side),
-		SendBytes: 2000, TakeBytes: 2000, FirstPeerID: lane.IssuedID{ID: peerID},
+		SendBytes: 2000, TakeBytes: 2000, PeerIDs: issuedIDs(peerID),
 	}
 	if partial {
 		p.Take = []lane.Context{{ID: clientPartial, Kind: lane.ContextPartialChecksum}}
@@ -174,7 +185,8 @@ func (s *secrets) params(side keyschedule.Role, peerID lane.ConnectionID, partia
 // laneEnd is one end of a lane in an engine.
 type laneEnd struct {
 	*Lane
-	opened chan uint32 // epochs that it was told of
+	opened chan uint32   // epochs that it was told of
+	failed chan struct{} // closed when it is told that it has failed
 	id     lane.ConnectionID
 }
 
@@ -202,7 +214,7 @@ func (s *secrets) newEnd(n *laneNode, peer PeerID, side keyschedule.Role, own, p
 	}
 	params := s.params(side, peerID, !cfg.noPartial)
 	params.SendBytes = cfg.packetBytes // so there is nothing longer to search for
-	end := &laneEnd{opened: make(chan uint32, 16), id: own}
+	end := &laneEnd{opened: make(chan uint32, 16), failed: make(chan struct{}), id: own}
 	end.Lane, err = n.engine.NewLane(LaneConfig{
 		Peer: peer, Conn: n.conn, To: destination, Params: params,
 		PacketBytes: cfg.packetBytes,
@@ -213,11 +225,14 @@ func (s *secrets) newEnd(n *laneNode, peer PeerID, side keyschedule.Role, own, p
 				s.t.Error("told of more epochs than there are")
 			}
 		},
+		Failed: func() { close(end.failed) },
 	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	end.Issue(own)
+	for _, issued := range issuedIDs(own) {
+		end.Issue(issued.ID)
+	}
 	if err := end.Install(0, s.key(0, side.Peer()), nil); err != nil {
 		s.t.Fatal(err)
 	}
@@ -435,6 +450,7 @@ func (o *stranger) receive(count int) []received {
 // opened is the content of a lane packet.
 type opened struct {
 	lane.Frames
+	id  lane.ConnectionID // that it came to
 	ecn uint8
 }
 
@@ -464,13 +480,27 @@ func (o *stranger) frames() (all []opened) {
 	return all
 }
 
+// challenged waits for a PATH_CHALLENGE, answers it, and returns the connection ID that it came to.
+func (o *stranger) challenged() lane.ConnectionID {
+	o.t.Helper()
+	for {
+		for _, f := range o.frames() {
+			if f.Set.Has(lane.HasPathChallenge) {
+				o.send(0, o.seal(lane.AppendPathResponse(nil, f.Challenge)))
+				return f.id
+			}
+		}
+	}
+}
+
 func (o *stranger) open(datagram []byte, ecn uint8) opened {
 	o.t.Helper()
+	id := lane.ConnectionID(datagram[1:])
 	frames, _, verdict := o.opener.Open(datagram, 0)
 	if verdict != lane.VerdictOK {
 		o.t.Fatalf("open: %v", verdict)
 	}
-	f := opened{ecn: ecn}
+	f := opened{id: id, ecn: ecn}
 	if !lane.ParseFrames(frames, &f.Frames) {
 		o.t.Fatalf("malformed frames %x", frames)
 	}

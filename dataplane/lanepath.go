@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/aethertunnel/aethertunnel/crypto/keyschedule"
 	"github.com/aethertunnel/aethertunnel/dataplane/lane"
 	"github.com/aethertunnel/aethertunnel/dataplane/path"
 	"github.com/aethertunnel/aethertunnel/dataplane/udp"
@@ -26,8 +27,9 @@ type lanePath struct {
 	estimate   *path.Estimate
 	reporter   path.Reporter
 	liveness   path.Liveness
-	to         [path.MaxPaths]*udp.Destination // by the validation's index
-	report     lane.Report                     // of the last batch received
+	ends       pathEnds
+	local      netip.Addr  // ours, as the last packet has it
+	report     lane.Report // of the last batch received
 	hasReport  bool
 	reportAt   int64 // when report was made
 	pinged     bool  // the batch being received asks for a report
@@ -39,7 +41,8 @@ func newLanePath(l *Lane, to *udp.Destination, packetBytes int, nowNanos int64) 
 		l: l, estimate: path.NewEstimate(),
 		validation: path.NewValidation(addressOf(to), nowNanos),
 	}
-	p.to[0] = to
+	p.ends.l = l
+	p.ends.begin(to, l.params.PeerIDs[:])
 	p.search = path.NewSearch(p.searchConfig(to.To().Addr(), packetBytes), nowNanos)
 	return p
 }
@@ -87,6 +90,7 @@ type receivedBatch struct {
 	report     lane.Report
 	reportable int          // packets
 	from       path.Address // of the last packet
+	local      netip.Addr   // where that came to
 }
 
 // received takes in what came. That says nothing about what was sent: only answers and reports do.
@@ -103,6 +107,13 @@ func (p *lanePath) received(b *receivedBatch, nowNanos int64) {
 		// The lane stays, whatever else is being validated: a later packet has come this way.
 		p.validation.Received(active, b.report.Highest, true, 0, nowNanos)
 	}
+	if p.l.params.Side == keyschedule.Client && b.local != p.local {
+		// We have moved, as the peer's packets show.
+		if p.local.IsValid() {
+			p.ends.renew()
+		}
+		p.local = b.local
+	}
 	p.schedule()
 }
 
@@ -112,9 +123,9 @@ func (p *lanePath) elsewhere(from path.Address, number uint64, highest bool, byt
 	defer p.mu.Unlock()
 	if active, _ := p.validation.Active(); active == (path.Address{Remote: from.Remote}) {
 		// The same place: all that is new is which of our addresses it writes to.
-		if to := p.destination(from, 0); to != nil {
+		if to, err := p.l.conn.NewDestination(from.Remote, from.Local, from.InterfaceIndex); err == nil {
 			p.validation = path.NewValidation(from, nowNanos)
-			p.l.to.Store(to)
+			p.ends.restart(to)
 		}
 		return
 	}
@@ -128,29 +139,13 @@ func (p *lanePath) moved(r path.Roaming, nowNanos int64) {
 		return
 	}
 	active, index := p.validation.Active()
-	to := p.destination(active, index)
-	if to == nil {
+	if p.ends.at(index, active) == nil {
 		return
 	}
-	p.l.to.Store(to)
+	p.ends.use(index)
 	p.estimate = path.NewEstimate()
 	p.search.Restart(p.searchConfig(active.Remote.Addr(), int(p.l.packetBytes.Load())), nowNanos)
 	p.settleSize()
-}
-
-// destination returns where to send to on a path, or nil if the socket cannot.
-func (p *lanePath) destination(a path.Address, index int) *udp.Destination {
-	if d := p.to[index]; d != nil && d.To() == a.Remote {
-		if from, via := d.From(); from == a.Local && via == a.InterfaceIndex {
-			return d
-		}
-	}
-	d, err := p.l.conn.NewDestination(a.Remote, a.Local, a.InterfaceIndex)
-	if err != nil {
-		return nil // another IP version than the socket's: nothing could have come from there
-	}
-	p.to[index] = d
-	return d
 }
 
 // heard takes in the frames of a packet besides DATAGRAM. It reports whether the lane was suspect and is not any more.
@@ -188,18 +183,17 @@ func (p *lanePath) heard(f *lane.Frames, from path.Address, nowNanos int64) (rec
 // answer sends a challenge back to where it came from (RFC 9000 section 8.2.2).
 func (p *lanePath) answer(data lane.PathData, from path.Address) {
 	frames := lane.AppendPathResponse(nil, data)
-	if active, _ := p.validation.Active(); active == from {
+	active, index := p.validation.Active()
+	if active == from {
 		p.l.say(controlPacket{frames: frames})
 		return
 	}
-	if !p.validation.MaySend(from, path.ChallengeBytes) {
+	if index = p.validation.Index(from); index < 0 || !p.validation.MaySend(from, path.ChallengeBytes) {
 		return
 	}
-	to, err := p.l.conn.NewDestination(from.Remote, from.Local, from.InterfaceIndex)
-	if err != nil {
-		return // as in destination
+	if end := p.ends.at(index, from); end != nil {
+		p.l.say(controlPacket{frames: frames, by: &way{end.to, end.id}})
 	}
-	p.l.say(controlPacket{frames: frames, to: to})
 }
 
 // dueReport appends a report frame if one is due, for the sender to put into its last packet.
@@ -284,8 +278,8 @@ func (p *lanePath) doDue(nowNanos int64) path.Sign {
 		if !ok {
 			break
 		}
-		if to := p.destination(c.To, c.Path); to != nil {
-			p.l.say(controlPacket{frames: lane.AppendPathChallenge(nil, data), to: to, asks: true})
+		if end := p.ends.at(c.Path, c.To); end != nil {
+			p.l.say(controlPacket{frames: lane.AppendPathChallenge(nil, data), by: &way{end.to, end.id}, asks: true})
 		}
 	}
 	if p.hasReport && p.reporter.Due(nowNanos) {

@@ -207,6 +207,8 @@ func (w *wire) SendPacket(p []byte) error {
 	}
 }
 
+func (w *wire) MaxPacketBytes() int { return w.maxBytes }
+
 func (w *wire) ReceivePacket(ctx context.Context) ([]byte, error) {
 	select {
 	case p := <-w.in:

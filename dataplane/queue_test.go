@@ -3,6 +3,7 @@ package dataplane
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -138,39 +139,55 @@ func TestStandingQueueMarks(t *testing.T) {
 	})
 }
 
-// TestSparseFlowsPassABulkFlow: what sends little does not wait behind what sends much.
+// TestSparseFlowsPassABulkFlow: what sends little does not wait behind what sends much, wherever both come from.
 func TestSparseFlowsPassABulkFlow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		gw := start(t, gatewaySnapshot(idA))
-		congested, theirs := newWire(0)
-		gw.attach(idA, congested)
-		const bulk, turn = 500, 100 // more than a new flow may send in its first turn
-		gw.fromHost(numbered(bulk)...)
-		for range turn {
-			<-theirs.in
-			synctest.Wait()
-		}
-		var want []string
-		for i := range 10 { // other ports, so other flows
-			p := ip(gw4, a4, fmt.Sprintf("game%d", i))
-			binary.BigEndian.PutUint16(p[20:], uint16(1+i))
-			gw.fromHost(p)
-			want = append(want, numberOf(p))
-		}
-		first := make([]string, 0, len(want))
-		<-theirs.in // the carrier had it in hand
-		for range want {
-			first = append(first, numberOf(<-theirs.in))
-			synctest.Wait()
-		}
-		if !slices.Equal(first, want) {
-			t.Errorf("first came %q", first)
-		}
-		if got := theirs.take(); len(got) != bulk-turn-1 {
-			t.Errorf("%d of the bulk", len(got))
-		}
-		gw.expectDrops(nil)
+	t.Run("host", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			gw := start(t, gatewaySnapshot(idA))
+			sparseFlowsPassABulkFlow(t, gw, gw4, gw.fromHost)
+		})
 	})
+	t.Run("member", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			gw := start(t, gatewaySnapshot(idA, idB))
+			b := gw.peerAt(idB)
+			sparseFlowsPassABulkFlow(t, gw, b4, func(packets ...[]byte) { b.send(t, packets...) })
+		})
+	})
+}
+
+func sparseFlowsPassABulkFlow(t *testing.T, gw *node, from netip.Addr, send func(packets ...[]byte)) {
+	t.Helper()
+	congested, theirs := newWire(0)
+	gw.attach(idA, congested)
+	const bulk, turn = 500, 100 // more than a new flow may send in its first turn
+	for i := range bulk {
+		send(ip(from, a4, fmt.Sprintf("%05d", i)))
+	}
+	for range turn {
+		<-theirs.in
+		synctest.Wait()
+	}
+	var want []string
+	for i := range 10 { // other ports, so other flows
+		p := ip(from, a4, fmt.Sprintf("game%d", i))
+		binary.BigEndian.PutUint16(p[20:], uint16(1+i))
+		send(p)
+		want = append(want, numberOf(p))
+	}
+	first := make([]string, 0, len(want))
+	<-theirs.in // the carrier had it in hand
+	for range want {
+		first = append(first, numberOf(<-theirs.in))
+		synctest.Wait()
+	}
+	if !slices.Equal(first, want) {
+		t.Errorf("first came %q", first)
+	}
+	if got := theirs.take(); len(got) != bulk-turn-1 {
+		t.Errorf("%d of the bulk", len(got))
+	}
+	gw.expectDrops(nil)
 }
 
 // TestQueueIsBoundedInBytes: super-packets count by what they hold, and their buffers are bounded for all peers together.

@@ -43,7 +43,7 @@ type receiver struct {
 	lane       *Lane
 	opener     *lane.Opener
 	from       path.Address // of the path in use
-	last       path.Address // of the last packet
+	last       *udp.Message // that a packet of the lane was in
 	reportable int          // packets of this lane in this batch that are to be reported
 	frames     lane.Frames
 	joining    []*Lane // whose packets have come in pieces
@@ -111,6 +111,10 @@ func (r *receiver) message(m *udp.Message, nowNanos int64) error {
 		l, ours := r.find(datagram)
 		switch {
 		case !ours:
+			if reset := r.e.resets.find(datagram); reset != nil {
+				reset.fail(lane.ReasonReset)
+				continue
+			}
 			r.conn.DeliverDatagram(m, datagram)
 		case l == nil:
 			r.e.drop(DropLaneForged)
@@ -155,12 +159,13 @@ func (r *receiver) leave() {
 		return
 	}
 	l.highest.Store(r.opener.NextNumber())
-	batch := receivedBatch{reportable: r.reportable, from: r.last}
-	if report, ok := r.opener.Report(r.now); ok {
-		batch.report = report
+	if report, ok := r.opener.Report(r.now); ok && r.last != nil {
+		batch := receivedBatch{
+			report: report, reportable: r.reportable, from: l.addressOf(r.last), local: r.last.Local,
+		}
 		l.path.received(&batch, r.now)
 	}
-	r.lane, r.reportable = nil, 0
+	r.lane, r.last, r.reportable = nil, nil, 0
 }
 
 // open takes a packet of a lane. The error means that the device is gone.
@@ -168,13 +173,13 @@ func (r *receiver) open(l *Lane, m *udp.Message, datagram []byte, nowNanos int64
 	frames, number, verdict := r.opener.Open(datagram, nowNanos)
 	if verdict != lane.VerdictOK {
 		if r.refused(verdict); verdict == lane.VerdictClosed {
-			l.Close()
+			l.fail(lane.ReasonForgery)
 		}
 		return nil
 	}
 	r.opener.CountECN(m.ECN)
 	from := l.addressOf(m)
-	r.last = from
+	r.last = m
 	if from != r.from {
 		l.path.elsewhere(from, number, number+1 == r.opener.NextNumber(), len(datagram), nowNanos)
 		r.from = l.address()

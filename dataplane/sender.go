@@ -35,6 +35,7 @@ type sender struct {
 	// Of the lane being served.
 	lane    *Lane
 	sealer  *lane.Sealer
+	way     *way
 	out     []byte // sealed packets, one system call's worth
 	used    int
 	trains  [maxTrains]udp.Outgoing // runs of equally long packets in out, but for the last of each
@@ -44,6 +45,7 @@ type sender struct {
 
 	now    int64
 	full   int       // length of the longest packets that the path carries
+	clamp  int       // what TCP connections are made to fit, in bytes of inner packet; 0 is anything
 	sealed sentBatch // lane packets of this turn
 	inner  struct{ packets, bytes uint64 }
 	report [lane.MaxReportBytes]byte
@@ -135,7 +137,7 @@ func (s *sender) serveLane(l *Lane, nowNanos int64) bool {
 		}
 		s.end()
 	}
-	s.lane, s.sealer = nil, nil
+	s.lane, s.sealer, s.way = nil, nil, nil
 	l.serving.Store(false)
 	return able && (l.carries() && l.peer.waiting.Load() > 0 || l.hasControl.Load())
 }
@@ -147,7 +149,12 @@ func (s *sender) begin(l *Lane, nowNanos int64) bool {
 		return false
 	}
 	s.sealer.Begin()
-	s.full = int(l.packetBytes.Load())
+	s.way = l.way.Load()
+	s.sealer.SetID(s.way.id)
+	s.full, s.clamp = int(l.packetBytes.Load()), 0
+	if l.searched.Load() {
+		s.clamp = s.full - innerOverheadBytes
+	}
 	s.sealed = sentBatch{first: s.sealer.NextNumber()}
 	return true
 }
@@ -156,7 +163,7 @@ func (s *sender) begin(l *Lane, nowNanos int64) bool {
 func (s *sender) end() {
 	if s.sealed.packets > 0 {
 		if frames := s.lane.path.dueReport(s.report[:0], s.now); len(frames) > 0 {
-			s.sealFrames(frames, 0, nil)
+			s.sealFrames(frames, 0, s.way.to)
 		}
 	}
 	s.flush()
@@ -177,7 +184,13 @@ func (s *sender) end() {
 func (s *sender) sendControl(packets []controlPacket) {
 	for _, c := range packets {
 		before := s.sealed.longest
-		s.sealFrames(c.frames, 0, c.to)
+		if c.by != nil {
+			s.sealer.SetID(c.by.id)
+			s.sealFrames(c.frames, 0, c.by.to)
+			s.sealer.SetID(s.way.id)
+		} else {
+			s.sealFrames(c.frames, 0, s.way.to)
+		}
 		if c.probe {
 			s.sealed.longest = before
 		}
@@ -192,6 +205,9 @@ func (s *sender) send(b *buffer) {
 	if o.Segmentation != tun.SegmentNone {
 		s.sendSegments(b, ecn)
 		return
+	}
+	if s.clamp != 0 && b.header.Protocol == packet.ProtocolTCP {
+		packet.ClampMSS(data, s.clamp, o.PartialChecksum)
 	}
 	split := len(data) > s.lane.maxInnerBytes()
 	if split && !s.maySplit(b, len(data)) {
@@ -305,14 +321,11 @@ func (s *sender) sealPacket(frames []byte, context, ecn uint8) bool {
 // seal makes a lane packet of a DATAGRAM frame, whose header it writes.
 func (s *sender) seal(frames []byte, context, ecn uint8) bool {
 	lane.PutDatagramHeader((*[lane.DatagramHeaderBytes]byte)(frames), s.lane.quarterStreamID, context)
-	return s.sealFrames(frames, ecn, nil)
+	return s.sealFrames(frames, ecn, s.way.to)
 }
 
-// sealFrames makes a lane packet and puts it into a train: to the path in use if to is nil.
+// sealFrames makes a lane packet and puts it into a train.
 func (s *sender) sealFrames(frames []byte, ecn uint8, to *udp.Destination) bool {
-	if to == nil {
-		to = s.lane.to.Load()
-	}
 	bytes := lane.OverheadBytes + len(frames)
 	if s.used+bytes > len(s.out) {
 		s.flush()

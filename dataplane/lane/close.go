@@ -31,28 +31,28 @@ const (
 	ReasonExcessive Reason = 8
 	// ReasonInternal says that something failed here: no randomness, no keys.
 	ReasonInternal Reason = 9
+	// ReasonReset says that the other side has answered packets of the lane with a stateless reset.
+	ReasonReset Reason = 10
 	// ReasonTimeout says that an offer was not answered in time (local).
 	ReasonTimeout Reason = 256
 	// ReasonSessionEnded is an orderly end of the session (local).
 	ReasonSessionEnded Reason = 257
-	// ReasonReset is a valid stateless reset (local).
-	ReasonReset Reason = 258
 	// ReasonReplaced says that a new lane carries the packets (local).
-	ReasonReplaced Reason = 259
+	ReasonReplaced Reason = 258
 	// ReasonSessionLost is the abrupt loss of a session before the lane existed (local).
-	ReasonSessionLost Reason = 260
+	ReasonSessionLost Reason = 259
 	// ReasonUnknownLane says that the other side does not know the lane any more (local).
-	ReasonUnknownLane Reason = 261
+	ReasonUnknownLane Reason = 260
 )
 
 // String names the reason for log lines.
 func (r Reason) String() string {
 	sent := [...]string{
 		"unspecified", "down", "revoked", "no common suite", "policy", "protocol violation", "forged packets",
-		"no ratchet in time", "too many ratchets", "internal error",
+		"no ratchet in time", "too many ratchets", "internal error", "stateless reset",
 	}
 	local := [...]string{
-		"no answer to the offer", "session ended", "stateless reset", "replaced by a new lane", "session lost",
+		"no answer to the offer", "session ended", "replaced by a new lane", "session lost",
 		"lane unknown to the peer",
 	}
 	switch {

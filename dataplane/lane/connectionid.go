@@ -25,13 +25,9 @@ const (
 	ResetKeyBytes = 32
 )
 
-const (
-	// minResetBytes is the shortest stateless reset (RFC 9000 section 10.3): 38 unpredictable bits after the two
-	// fixed ones, and the token.
-	minResetBytes = 5 + ResetTokenBytes
-	// maxResetBytes bounds a reset from above: long enough to pass for a packet, and no amplifier.
-	maxResetBytes = 42
-)
+// minResetBytes is the shortest stateless reset (RFC 9000 section 10.3): 38 unpredictable bits after the two fixed ones,
+// and the token.
+const minResetBytes = 5 + ResetTokenBytes
 
 // errEntropy says that the injected source of randomness failed.
 var errEntropy = errors.New("source of randomness failed")
@@ -117,8 +113,8 @@ func (g *IDGenerator) permute(n uint64) uint64 {
 	return uint64(left)<<halfBits | uint64(right)
 }
 
-// Resetter makes the stateless reset tokens of this host's connection IDs and the resets that carry them. Its
-// methods are safe for concurrent use.
+// Resetter makes the stateless reset tokens of this host's connection IDs. The resets that carry them are sent by
+// quic-go, which has the same key. Its methods are safe for concurrent use.
 type Resetter struct {
 	key *resetKey
 }
@@ -146,36 +142,14 @@ func (r *Resetter) Token(id ConnectionID) ResetToken {
 	return ResetToken(h.Sum(nil)[:ResetTokenBytes])
 }
 
-// AppendReset appends a stateless reset for a packet of triggerBytes that came for id and reports whether there is
-// one: it is shorter than what it answers, so that two hosts which have both lost their state end up silent (RFC 9000
-// section 10.3.3), and at most 42 bytes. random is a cryptographic source of at most 26 bytes.
-func (r *Resetter) AppendReset(dst []byte, id ConnectionID, triggerBytes int, random io.Reader) ([]byte, bool, error) {
-	size := min(triggerBytes-1, maxResetBytes)
-	if size < minResetBytes {
-		return dst, false, nil
+// ResetTokenOf returns what would be the token if a packet that could not be opened were a stateless reset (RFC 9000
+// section 10.3.1). It is false for a packet that cannot be one.
+func ResetTokenOf(packet []byte) (ResetToken, bool) {
+	if len(packet) < minResetBytes || packet[0]&0x80 != 0 {
+		return ResetToken{}, false
 	}
-	var packet [maxResetBytes]byte
-	noise := packet[:size-ResetTokenBytes]
-	if _, err := io.ReadFull(random, noise); err != nil {
-		return dst, false, fmt.Errorf("make a stateless reset: %w", errors.Join(errEntropy, err))
-	}
-	noise[0] = noise[0]&0x3f | 0x40 // short header, fixed bit
-	token := r.Token(id)
-	copy(packet[size-ResetTokenBytes:], token[:])
-	return append(dst, packet[:size]...), true, nil
+	return ResetToken(packet[len(packet)-ResetTokenBytes:]), true
 }
 
-// IsReset reports whether a packet that could not be opened is a stateless reset with one of the tokens. Only the
-// tokens of connection IDs in use belong into the list (RFC 9000 section 10.3.1). It takes the same time whichever
-// token matches, and whether one does.
-func IsReset(packet []byte, tokens []ResetToken) bool {
-	if len(packet) < minResetBytes || packet[0]&0x80 != 0 {
-		return false
-	}
-	tail := packet[len(packet)-ResetTokenBytes:]
-	found := 0
-	for i := range tokens {
-		found |= subtle.ConstantTimeCompare(tail, tokens[i][:])
-	}
-	return found == 1
-}
+// Equal compares in constant time.
+func (t ResetToken) Equal(o ResetToken) bool { return subtle.ConstantTimeCompare(t[:], o[:]) == 1 }

@@ -137,8 +137,8 @@ type Params struct {
 	PacketLimit uint64
 	// Send are the contexts that the peer takes, unknown kinds among them; Take are this side's.
 	Send, Take []Context
-	// FirstPeerID is the connection ID to begin with.
-	FirstPeerID IssuedID
+	// PeerIDs are the peer's connection IDs: the first to begin with, the others one for each new path.
+	PeerIDs [ConnectionIDs]IssuedID
 }
 
 type stage uint8

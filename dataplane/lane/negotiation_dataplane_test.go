@@ -31,7 +31,7 @@ func (e *engine) obey(out Output, now int64) Output {
 			e.silent = false
 			if e.sealer == nil {
 				e.sealer = must(NewSealer(SealerConfig{
-					Keys: Keys{ev.Epoch, ev.Seal}, Header: e.header.HeaderSeal, ID: e.header.FirstPeerID.ID,
+					Keys: Keys{ev.Epoch, ev.Seal}, Header: e.header.HeaderSeal, ID: e.header.PeerIDs[0].ID,
 					MaxPacketBytes: e.header.SendBytes,
 				}))
 				break

@@ -19,9 +19,10 @@ type leavingID struct {
 // maxLeaving bounds what a peer can make us keep by retiring.
 const maxLeaving = 2 * ConnectionIDs
 
+// peerID is one that the peer has issued.
 type peerID struct {
 	IssuedID
-	used, retired bool
+	retired bool
 }
 
 // refill issues connection IDs up to the full number.
@@ -39,24 +40,12 @@ func (n *Negotiation) firstIDs() [ConnectionIDs]IssuedID {
 	return [ConnectionIDs]IssuedID(n.ids.own)
 }
 
-// begin takes the peer's first connection IDs; the first is in use from the beginning.
+// begin takes the peer's first connection IDs.
 func (s *idState) begin(ids *[ConnectionIDs]IssuedID) {
 	for i := range ids {
-		s.peer = append(s.peer, peerID{IssuedID: ids[i], used: i == 0})
+		s.peer = append(s.peer, peerID{IssuedID: ids[i]})
 	}
 	s.peerNext = ConnectionIDs
-}
-
-// UsePeerID takes a connection ID of the peer that has not been used, for a new path (RFC 9000 section 9.5). There is
-// none after four changes of path within one epoch; the next ratchet brings new ones.
-func (n *Negotiation) UsePeerID() (IssuedID, bool) {
-	for i := range n.ids.peer {
-		if p := &n.ids.peer[i]; !p.used && !p.retired {
-			p.used = true
-			return p.IssuedID, true
-		}
-	}
-	return IssuedID{}, false
 }
 
 // RetirePeerID says that a connection ID of the peer will not be used any more. The peer hears of it at the next
@@ -64,21 +53,11 @@ func (n *Negotiation) UsePeerID() (IssuedID, bool) {
 func (n *Negotiation) RetirePeerID(sequence uint32) bool {
 	for i := range n.ids.peer {
 		if p := &n.ids.peer[i]; p.Sequence == sequence && !p.retired {
-			p.used, p.retired = false, true
+			p.retired = true
 			return true
 		}
 	}
 	return false
-}
-
-// AppendPeerTokens appends the reset tokens of the peer's connection IDs in use, for [IsReset].
-func (n *Negotiation) AppendPeerTokens(dst []ResetToken) []ResetToken {
-	for i := range n.ids.peer {
-		if n.ids.peer[i].used {
-			dst = append(dst, n.ids.peer[i].Token)
-		}
-	}
-	return dst
 }
 
 // renewal says what there is to say about connection IDs.
@@ -103,6 +82,7 @@ func (n *Negotiation) applyRenewal(r *Renewal) bool {
 		n.retireOwn(sequence)
 	}
 	s := &n.ids
+	var added []IssuedID
 	fresh := make([]peerID, 0, ConnectionIDs)
 	for _, issued := range r.Issued {
 		known := s.find(issued.Sequence)
@@ -110,7 +90,7 @@ func (n *Negotiation) applyRenewal(r *Renewal) bool {
 		case known != nil && known.IssuedID == issued:
 			fresh = append(fresh, *known)
 		case issued.Sequence >= s.peerNext && !s.named(issued.ID):
-			fresh = append(fresh, peerID{IssuedID: issued})
+			fresh, added = append(fresh, peerID{IssuedID: issued}), append(added, issued)
 		default:
 			return false
 		}
@@ -122,6 +102,9 @@ func (n *Negotiation) applyRenewal(r *Renewal) bool {
 	}
 	s.peer = fresh
 	s.peerNext = max(s.peerNext, fresh[len(fresh)-1].Sequence+1)
+	if len(added) > 0 {
+		n.emit(Event{Kind: EventPeerIDs, PeerIDs: added})
+	}
 	return true
 }
 

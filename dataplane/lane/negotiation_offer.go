@@ -150,7 +150,7 @@ func (n *Negotiation) settleOffer(o *Offer, a *Accept, shared kem.Shared, offer,
 		peerIDs, p.SendBytes, p.Send = &a.IssuedIDs, int(a.MaxPacketBytes), a.Contexts
 	}
 	n.ids.begin(peerIDs)
-	p.FirstPeerID = peerIDs[0]
+	p.PeerIDs = *peerIDs
 	n.emit(Event{Kind: EventReady, Params: p})
 	return n.install(e)
 }

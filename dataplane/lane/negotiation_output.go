@@ -15,6 +15,8 @@ const (
 	EventIssue
 	// EventRetire asks to take none any more for the connection ID ID.
 	EventRetire
+	// EventPeerIDs says that the peer has issued PeerIDs: one for each new path ([Negotiation.RetirePeerID]).
+	EventPeerIDs
 	// EventInstall asks to open packets of Epoch with Open. A server may hand Seal over for the moment at which a packet
 	// of the epoch has been opened ([Sealer.InstallAfter]); EventSeal then comes late and says nothing new.
 	EventInstall
@@ -50,13 +52,14 @@ func (k EventKind) String() string {
 
 // Event is one thing for the dataplane to do or for control to know. Only the fields that its kind names are set.
 type Event struct {
-	Kind   EventKind
-	Epoch  uint32
-	Open   *aead.PacketKey
-	Seal   *aead.PacketKey
-	ID     ConnectionID
-	Params *Params
-	Reason Reason
+	Kind    EventKind
+	Epoch   uint32
+	Open    *aead.PacketKey
+	Seal    *aead.PacketKey
+	ID      ConnectionID
+	PeerIDs []IssuedID // in ascending order of sequence numbers
+	Params  *Params
+	Reason  Reason
 }
 
 // Outgoing is a message to send on a session, as the payload of a lane capsule.

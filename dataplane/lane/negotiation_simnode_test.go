@@ -29,6 +29,7 @@ type simLane struct {
 	number  uint64
 	highest uint64
 	peerID  IssuedID
+	spare   []IssuedID // that the peer has issued, not used yet
 	routes  map[ConnectionID]bool
 	born    map[uint32]int64 // when this side sent what began an epoch
 }
@@ -199,11 +200,13 @@ func (nd *node) apply(lane *simLane, out Output) {
 		w.logf("node %d: %v epoch %d %v", nd.index, e.Kind, e.Epoch, e.Reason)
 		switch e.Kind {
 		case EventReady:
-			lane.peerID = e.Params.FirstPeerID
+			lane.peerID, lane.spare = e.Params.PeerIDs[0], e.Params.PeerIDs[1:]
 		case EventIssue:
 			lane.routes[e.ID] = true
 		case EventRetire:
 			delete(lane.routes, e.ID)
+		case EventPeerIDs:
+			lane.spare = append(lane.spare, e.PeerIDs...)
 		case EventInstall:
 			lane.open[e.Epoch] = e.Open
 		case EventSeal:

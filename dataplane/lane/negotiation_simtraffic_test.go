@@ -26,11 +26,11 @@ func (nd *node) move() {
 	if l == nil || !l.n.Live() {
 		return
 	}
-	if id, ok := l.n.UsePeerID(); ok {
+	if len(l.spare) > 0 {
 		if !l.n.RetirePeerID(l.peerID.Sequence) {
 			nd.w.failf("no connection ID %d to retire", l.peerID.Sequence)
 		}
-		l.peerID = id
+		l.peerID, l.spare = l.spare[0], l.spare[1:]
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 // accepts.
 func ClampMSS(p []byte, mtuBytes int, partial bool) bool {
 	v := look(p)
-	if v.kind != kindWhole || v.protocol != ProtocolTCP || p[v.transport+tcpFlagsOffset]&tcpSYN == 0 {
+	if !v.isSYN(p) {
 		return false
 	}
 	limit := mtuBytes - MinIPv4HeaderBytes - minTCPHeaderBytes
@@ -43,6 +43,13 @@ func ClampMSS(p []byte, mtuBytes int, partial bool) bool {
 	field := tcp[tcpChecksumOffset : tcpChecksumOffset+2]
 	binary.BigEndian.PutUint16(field, mend(binary.BigEndian.Uint16(field), before, after))
 	return true
+}
+
+// IsSYN reports whether p is a TCP SYN or SYN-ACK, which [ClampMSS] may change.
+func IsSYN(p []byte) bool { return look(p).isSYN(p) }
+
+func (v view) isSYN(p []byte) bool {
+	return v.kind == kindWhole && v.protocol == ProtocolTCP && p[v.transport+tcpFlagsOffset]&tcpSYN != 0
 }
 
 // findMSS is where in a TCP header the value of the maximum segment size option is, or 0.

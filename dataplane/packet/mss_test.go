@@ -44,6 +44,9 @@ func TestClampMSS(t *testing.T) {
 					d.options = c.want
 				}
 				want := d.build(partial)
+				if got, want := IsSYN(p), c.flags&tcpSYN != 0; got != want {
+					t.Errorf("SYN: %v", got)
+				}
 				if got := ClampMSS(p, c.mtu, partial); got != (c.want != nil) || !bytes.Equal(p, want) {
 					t.Errorf("changed %v\n got %x\nwant %x", got, p, want)
 				}

@@ -272,6 +272,9 @@ func (v *Validation) move(i int, nowNanos int64) Roaming {
 	return RoamingMoved
 }
 
+// Index returns the index of a known path, as of a [Challenge], or -1.
+func (v *Validation) Index(a Address) int { return v.find(a) }
+
 // MaySend reports whether so many bytes may be sent to an address, such as a PATH_RESPONSE, and counts them. To a path
 // that has not been validated go three times the bytes that came from there, and to an unknown address nothing.
 func (v *Validation) MaySend(to Address, bytes int) bool {

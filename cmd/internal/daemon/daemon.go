@@ -122,18 +122,12 @@ func (n *node) closeNIC() {
 }
 
 // openLanes makes the part that negotiates lanes.
-func (n *node) openLanes() error {
-	reset, err := n.state.resetKey("lanes")
-	if err != nil {
-		return err
-	}
+func (n *node) openLanes() {
 	n.lanes = control.NewLanes(control.LanesConfig{
 		Dataplane: n.engine, Local: n.state.key.ID(), Suites: aead.Preferred(aead.Policy{}), IDs: n.ids,
-		Resetter: lane.NewResetter(*reset),
-		Nanos:    bootNanos(),
-		Notice:   func(text string, err error) { n.opts.Log.Warn("lane", "what", text, "error", err) },
+		Nanos:  bootNanos(),
+		Notice: func(text string, err error) { n.opts.Log.Warn("lane", "what", text, "error", err) },
 	})
-	return nil
 }
 
 // deviceName is the name asked for, or one that lets the system number the devices.

@@ -40,9 +40,7 @@ func (n *node) runMember(ctx context.Context) error {
 		return err
 	}
 	defer n.closeNIC()
-	if err := n.openLanes(); err != nil {
-		return err
-	}
+	n.openLanes()
 	resolver := markedResolver(n.host.selectors.Mark)
 	changes := make(chan struct{}, 1)
 	connected := make(chan struct{})
@@ -59,7 +57,7 @@ func (n *node) runMember(ctx context.Context) error {
 		},
 		Seed:  rand.Uint64(), // jitter of retries, not a secret
 		Now:   now,
-		Lanes: n.lanes, Socket: socket.udp,
+		Lanes: n.lanes, Socket: socket.lanes,
 	})
 	return n.serve(ctx, m,
 		m.member.Run,

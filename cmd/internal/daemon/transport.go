@@ -21,6 +21,7 @@ import (
 // socket is one UDP socket, with the QUIC transport and the lanes on it.
 type socket struct {
 	udp       *udp.Conn
+	lanes     *control.LaneSocket // the same
 	transport *quic.Transport
 	sizes     *masque.InitialSizes
 	received  chan struct{} // closed when the goroutine that receives has ended
@@ -64,6 +65,7 @@ func (n *node) listen(ctx context.Context, address netip.AddrPort) (*socket, err
 		return nil, errors.Join(err, conn.Close())
 	}
 	s := &socket{udp: conn, sizes: masque.NewInitialSizes(), received: make(chan struct{})}
+	s.lanes = &control.LaneSocket{Conn: conn, Resetter: lane.NewResetter(*reset)}
 	handshakes := rate.NewLimiter(unverifiedPerSecond, unverifiedBurst)
 	s.transport = &quic.Transport{
 		Conn:                  masque.NewSocket(conn.QUIC(), s.sizes),
@@ -73,7 +75,7 @@ func (n *node) listen(ctx context.Context, address netip.AddrPort) (*socket, err
 		// comes back pays one round trip for it.
 		VerifySourceAddress: func(net.Addr) bool { return !handshakes.Allow() },
 		ConnContext: func(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-			return s.limitConnections(control.WithSocket(ctx, conn), info)
+			return s.limitConnections(control.WithSocket(ctx, s.lanes), info)
 		},
 		Tracer: n.drops,
 	}

@@ -191,6 +191,8 @@ func (p *gatewayPeer) do(e lane.Event) error {
 		p.lane.SealStop()
 	case lane.EventClosed:
 		return fmt.Errorf("the lane was closed: %v", e.Reason)
+	case lane.EventPeerIDs:
+		p.lane.AddPeerIDs(e.PeerIDs)
 	case lane.EventAdopted, lane.EventAdoptionFailed:
 	}
 	return nil
@@ -212,6 +214,7 @@ func (p *gatewayPeer) ready(params *lane.Params) error {
 			default: // the next tick tells
 			}
 		},
+		Failed: func() {}, // members neither forge nor forget
 	})
 	if err != nil {
 		return err

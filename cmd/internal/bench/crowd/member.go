@@ -139,7 +139,7 @@ func (m *member) accepted(answer []byte) error {
 		case lane.EventSeal:
 			m.sealer, err = lane.NewSealer(lane.SealerConfig{
 				Keys: lane.Keys{Epoch: e.Epoch, Key: e.Seal}, Header: m.params.HeaderSeal,
-				ID: m.params.FirstPeerID.ID, MaxPacketBytes: m.params.SendBytes,
+				ID: m.params.PeerIDs[0].ID, MaxPacketBytes: m.params.SendBytes,
 			})
 		default: // IDs are in use already, and the crowd sends the PING
 		}

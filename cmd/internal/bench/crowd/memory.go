@@ -156,6 +156,8 @@ var _ dataplane.Carrier = (*silentCarrier)(nil)
 // SendPacket takes a packet and loses it.
 func (*silentCarrier) SendPacket([]byte) error { return nil }
 
+func (*silentCarrier) MaxPacketBytes() int { return pathBytes }
+
 // ReceivePacket waits for the end.
 func (s *silentCarrier) ReceivePacket(ctx context.Context) ([]byte, error) {
 	s.began()
