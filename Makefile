@@ -54,8 +54,8 @@ lint: ## linters, for every system
 	@lint=$$($(TOOL) -n golangci-lint) || exit 1; for t in linux windows darwin; do \
 	  echo "lint $$t"; GOOS=$$t $$lint run -c .golangci.yml ./... || exit 1; done
 
-vuln: ## known vulnerabilities (needs the vulnerability database, vuln.go.dev)
-	$(TOOL) govulncheck ./...
+vuln: ## known vulnerabilities, with the Go that go.mod names (VULNDB: a database other than vuln.go.dev)
+	GOTOOLCHAIN=auto $(TOOL) govulncheck $(if $(VULNDB),-db $(VULNDB)) ./...
 
 cross: ## compile programs and tests for the other systems
 	@for t in $(CROSS); do echo "compile $$t"; \

@@ -2,6 +2,9 @@ module github.com/aethertunnel/aethertunnel
 
 go 1.26.0
 
+// Go 1.26.9 mends what govulncheck finds in earlier ones.
+toolchain go1.26.11
+
 require (
 	github.com/BurntSushi/toml v1.6.0
 	github.com/cloudflare/circl v1.6.5
