@@ -139,3 +139,24 @@ func TestLostPieces(t *testing.T) {
 		})
 	}
 }
+
+// TestACongestedPieceMarksThePacket, whichever piece it is.
+func TestACongestedPieceMarksThePacket(t *testing.T) {
+	const ect0, ce = 2, 3
+	for _, marks := range [][2]uint8{{ect0, ect0}, {ce, ect0}, {ect0, ce}} {
+		s := newSplitStages(t, false)
+		k := datagramOf(1472)
+		k.tos = ect0
+		p := superPacket(k, a4, gw4, 1472)
+		first := lane.OverheadBytes + lane.DatagramHeaderBytes + path.PieceHeaderBytes + len(p.Data)/2
+		all := s.seal(p)
+		for i, piece := range [][]byte{all[:first], all[first:]} {
+			s.receiver.messages[i] = udp.Message{Data: piece, SegmentBytes: len(piece), ECN: marks[i]}
+		}
+		s.receiver.take(2)
+		got, _ := s.to.host(1)
+		if want := packet.ECN(max(marks[0], marks[1])); packet.ReadECN(got[0]) != want {
+			t.Errorf("pieces with %v: the packet has %v", marks, packet.ReadECN(got[0]))
+		}
+	}
+}

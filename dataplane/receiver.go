@@ -218,12 +218,16 @@ func (r *receiver) open(l *Lane, m *udp.Message, datagram []byte, nowNanos int64
 
 // datagram takes the payload of a DATAGRAM frame.
 func (r *receiver) datagram(l *Lane, m *udp.Message, d lane.Datagram, number uint64) error {
-	p := d.Payload
+	p, ecn := d.Payload, packet.ECN(m.ECN)
 	switch d.ContextID {
 	case plainContext, l.takePartial:
 	case l.takePieces:
-		if p = r.piece(l, p, number); p == nil {
+		var congested bool
+		if p, congested = r.piece(l, path.Piece{Payload: p, Number: number, Congested: ecn == packet.CE}); p == nil {
 			return nil
+		}
+		if congested {
+			ecn = packet.CE
 		}
 	default:
 		r.e.drop(DropLaneFrames)
@@ -236,22 +240,17 @@ func (r *receiver) datagram(l *Lane, m *udp.Message, d lane.Datagram, number uin
 			return nil
 		}
 	}
-	return r.inbound.add(p, d.ContextID != plainContext && d.ContextID == l.takePartial, packet.ECN(m.ECN))
+	return r.inbound.add(p, d.ContextID != plainContext && d.ContextID == l.takePartial, ecn)
 }
 
-// piece returns the packet that a piece has completed, or nil.
-func (r *receiver) piece(l *Lane, payload []byte, number uint64) []byte {
+// piece returns the packet that a piece has completed, or nil, and whether one of its pieces was congested.
+func (r *receiver) piece(l *Lane, piece path.Piece) (whole []byte, congested bool) {
 	if l.joiner == nil {
 		l.joiner = path.NewJoiner(r.e.pieces)
 		r.joining = append(r.joining, l)
 	}
-	p, result := l.joiner.Add(payload, number, r.now)
-	switch result {
-	case path.PieceJoined:
-		return p
-	case path.PieceDropped, path.PieceTaken:
-	}
-	return nil
+	whole, congested, _ = l.joiner.Add(piece, r.now) // nil unless it is whole; drops are counted by tidyPieces
+	return whole, congested
 }
 
 // tidyPieces lets go of the packets of a batch, which have gone their way, and of those that will not become whole. It

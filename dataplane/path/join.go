@@ -62,6 +62,7 @@ type unfinished struct {
 	lastBytes  int
 	pieceBytes int // of all others, or 0 while none has come
 	id         uint16
+	congested  bool // a piece has come with a congestion mark
 }
 
 // Joiner puts the packets of one lane together from pieces. It is for one goroutine.
@@ -77,13 +78,21 @@ type Joiner struct {
 // NewJoiner makes a joiner. It takes about 6 KB: make it when a lane's first piece comes.
 func NewJoiner(buffers *PieceBuffers) *Joiner { return &Joiner{buffers: buffers} }
 
-// Add takes a piece, the payload of a DATAGRAM frame of context lane.ContextPiece; number is that of the lane packet it
-// came in. With [PieceJoined] it returns the whole packet, which stays as it is until Release (one that came in a single
-// piece as long as payload does). It has been checked in no way.
-func (j *Joiner) Add(payload []byte, number uint64, nowNanos int64) ([]byte, PieceResult) {
+// Piece is what a lane packet has brought of a packet.
+type Piece struct {
+	Payload   []byte // of a DATAGRAM frame of context lane.ContextPiece
+	Number    uint64 // of the lane packet
+	Congested bool   // the lane packet was marked: Congestion Experienced (RFC 3168 section 5)
+}
+
+// Add takes a piece. With [PieceJoined] it returns the whole packet, which stays as it is until Release (one that came in
+// a single piece as long as its payload does), and whether any of its pieces was congested (RFC 3168 section 5.3). It has
+// been checked in no way.
+func (j *Joiner) Add(p Piece, nowNanos int64) (packet []byte, congested bool, result PieceResult) {
+	payload, number := p.Payload, p.Number
 	if len(payload) <= PieceHeaderBytes {
 		j.stats.Malformed++
-		return nil, PieceDropped
+		return nil, false, PieceDropped
 	}
 	id := binary.BigEndian.Uint16(payload)
 	index, last := int(payload[2]&indexMask), payload[2]&lastPiece != 0
@@ -91,15 +100,18 @@ func (j *Joiner) Add(payload []byte, number uint64, nowNanos int64) ([]byte, Pie
 	if u == nil {
 		if last && index == 0 {
 			j.stats.Joined++
-			return payload[PieceHeaderBytes:], PieceJoined
+			return payload[PieceHeaderBytes:], p.Congested, PieceJoined
 		}
 		u = j.start(id, number, nowNanos)
 	}
 	if u.buffer == nil && u.pieces > 0 {
 		j.stats.Ignored++
-		return nil, PieceDropped
+		return nil, false, PieceDropped
 	}
-	return j.place(u, index, last, payload[PieceHeaderBytes:])
+	u.congested = u.congested || p.Congested
+	congested = u.congested // place may be done with u
+	packet, result = j.place(u, index, last, payload[PieceHeaderBytes:])
+	return packet, congested, result
 }
 
 // place puts a piece where it belongs.

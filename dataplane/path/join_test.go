@@ -109,7 +109,7 @@ func TestJoinAnyOrder(t *testing.T) {
 		random.Shuffle(len(pieces), func(a, b int) { pieces[a], pieces[b] = pieces[b], pieces[a] })
 		joined := map[int][]byte{}
 		for n, p := range pieces {
-			got, result := j.Add(p.data, uint64(n), int64(n))
+			got, result := add(j, p.data, uint64(n), int64(n))
 			if result == PieceDropped {
 				t.Fatalf("seed %d: dropped: %+v", seed, j.stats)
 			}
@@ -167,7 +167,7 @@ func TestJoinRefuses(t *testing.T) {
 			buffers := NewPieceBuffers(roomy)
 			j := NewJoiner(buffers)
 			for n, p := range c.pieces {
-				j.Add([]byte(p), uint64(n), 0)
+				add(j, []byte(p), uint64(n), 0)
 			}
 			if got := j.TakeStats(); got != c.want {
 				t.Errorf("%+v, want %+v", got, c.want)
@@ -184,7 +184,7 @@ func TestJoinRefuses(t *testing.T) {
 
 func TestJoinSinglePiece(t *testing.T) {
 	j := NewJoiner(NewPieceBuffers(0))
-	if p, result := j.Add([]byte("\x00\x01\x80whole"), 0, 0); result != PieceJoined || string(p) != "whole" {
+	if p, result := add(j, []byte("\x00\x01\x80whole"), 0, 0); result != PieceJoined || string(p) != "whole" {
 		t.Errorf("%q, %v", p, result)
 	}
 }
@@ -192,8 +192,8 @@ func TestJoinSinglePiece(t *testing.T) {
 func TestJoinExpires(t *testing.T) {
 	buffers := NewPieceBuffers(roomy)
 	j := NewJoiner(buffers)
-	j.Add([]byte("\x00\x01\x00a"), 0, 0)
-	if _, result := j.Add([]byte("\x00\x01\x81b"), 1, UnfinishedNanos); result != PieceTaken {
+	add(j, []byte("\x00\x01\x00a"), 0, 0)
+	if _, result := add(j, []byte("\x00\x01\x81b"), 1, UnfinishedNanos); result != PieceTaken {
 		t.Fatalf("%v: joined after 500 ms", result)
 	}
 	if got := j.TakeStats(); got != (JoinStats{Expired: 1}) {
@@ -212,11 +212,11 @@ func TestJoinExpires(t *testing.T) {
 // The 16-bit id comes round: pieces of different packets with one id are not joined.
 func TestJoinIDComesRound(t *testing.T) {
 	j := NewJoiner(NewPieceBuffers(roomy))
-	j.Add([]byte("\x00\x01\x00a"), 1000, 0)
-	if _, result := j.Add([]byte("\x00\x01\x81b"), 1000+65536, 1); result != PieceTaken {
+	add(j, []byte("\x00\x01\x00a"), 1000, 0)
+	if _, result := add(j, []byte("\x00\x01\x81b"), 1000+65536, 1); result != PieceTaken {
 		t.Fatalf("%v", result)
 	}
-	if p, result := j.Add([]byte("\x00\x01\x00c"), 1000+65535, 2); result != PieceJoined || string(p) != "cb" {
+	if p, result := add(j, []byte("\x00\x01\x00c"), 1000+65535, 2); result != PieceJoined || string(p) != "cb" {
 		t.Fatalf("%q %v", p, result)
 	}
 	if got := j.TakeStats(); got != (JoinStats{Joined: 1, Expired: 1}) {
@@ -228,7 +228,7 @@ func TestJoinBounds(t *testing.T) {
 	buffers := NewPieceBuffers(roomy)
 	j := NewJoiner(buffers)
 	for i := range MaxUnfinished + 10 {
-		j.Add([]byte{0, byte(i), 0, 'a'}, uint64(i), int64(i))
+		add(j, []byte{0, byte(i), 0, 'a'}, uint64(i), int64(i))
 	}
 	if j.Unfinished() != MaxUnfinished {
 		t.Errorf("%d unfinished", j.Unfinished())
@@ -237,7 +237,7 @@ func TestJoinBounds(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	for id := byte(10); id < MaxUnfinished+10; id++ {
-		if _, result := j.Add([]byte{0, id, 0x81, 'b'}, 100, 100); result != PieceJoined {
+		if _, result := add(j, []byte{0, id, 0x81, 'b'}, 100, 100); result != PieceJoined {
 			t.Errorf("%d was evicted", id)
 		}
 	}
@@ -245,7 +245,7 @@ func TestJoinBounds(t *testing.T) {
 	// One lane cannot have more than its share, all lanes together not more than all.
 	j.Close()
 	for i := range MaxUnfinished {
-		j.Add(append([]byte{0, byte(i), 40}, make([]byte, 1000)...), uint64(i), 0)
+		add(j, append([]byte{0, byte(i), 40}, make([]byte, 1000)...), uint64(i), 0)
 	}
 	if got := buffers.InUseBytes(); got == 0 || got > maxUnfinishedBytes {
 		t.Errorf("%d bytes in use by one lane", got)
@@ -255,7 +255,7 @@ func TestJoinBounds(t *testing.T) {
 	}
 	small := NewPieceBuffers(4096)
 	for i := range 4 {
-		NewJoiner(small).Add([]byte{0, 0, byte(i), 'a'}, 0, 0)
+		add(NewJoiner(small), []byte{0, 0, byte(i), 'a'}, 0, 0)
 	}
 	if small.InUseBytes() > 4096 {
 		t.Errorf("%d bytes in use", small.InUseBytes())
@@ -287,7 +287,7 @@ func TestJoinSimulation(t *testing.T) {
 			}
 			for len(waiting) > random.IntN(30) {
 				k := random.IntN(min(len(waiting), 6))
-				got, result := j.Add(waiting[k], number, now)
+				got, result := add(j, waiting[k], number, now)
 				if (result == PieceJoined) != (got != nil) {
 					t.Fatalf("seed %d: %d bytes with %v", seed, len(got), result)
 				}
@@ -329,7 +329,7 @@ func FuzzJoin(f *testing.F) {
 			script = script[1+n:]
 			now += int64(n) * millisecond
 			before := j.stats
-			packet, result := j.Add(payload, number, now)
+			packet, result := add(j, payload, number, now)
 			switch {
 			case result == PieceJoined:
 				if len(packet) == 0 || len(packet) > MaxPacketBytes || j.stats.Joined != before.Joined+1 {
@@ -368,7 +368,7 @@ func TestJoinAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() {
 		for _, p := range pieces {
 			number++
-			j.Add(p, number, 0)
+			add(j, p, number, 0)
 		}
 		j.Release()
 		plan, _ := s.Split(4000, 1420)
@@ -390,7 +390,7 @@ func BenchmarkJoin(b *testing.B) {
 			b.ReportAllocs()
 			for number := uint64(0); b.Loop(); number++ {
 				for _, p := range pieces {
-					j.Add(p, number, 0)
+					add(j, p, number, 0)
 				}
 				j.Release()
 			}
@@ -408,6 +408,25 @@ func BenchmarkSplit(b *testing.B) {
 		for k := range plan.Pieces() {
 			plan.Piece(k)
 			plan.PutHeader(&header, k)
+		}
+	}
+}
+
+// add gives a joiner a piece without a congestion mark.
+func add(j *Joiner, payload []byte, number uint64, nowNanos int64) ([]byte, PieceResult) {
+	packet, _, result := j.Add(Piece{Payload: payload, Number: number}, nowNanos)
+	return packet, result
+}
+
+// TestJoinCongestion: a mark on any piece is one on the packet, and on no other.
+func TestJoinCongestion(t *testing.T) {
+	for marked := range 4 {
+		j := NewJoiner(NewPieceBuffers(roomy))
+		for i, payload := range []string{"\x00\x01\x00ab", "\x00\x01\x82e", "\x00\x01\x01cd", "\x00\x02\x80other"} {
+			_, congested, result := j.Add(Piece{Payload: []byte(payload), Number: uint64(i), Congested: i == marked}, 0)
+			if want := (i == 3) == (marked == 3); result == PieceJoined && congested != want {
+				t.Errorf("piece %d marked: the packet of piece %d is congested: %v", marked, i, congested)
+			}
 		}
 	}
 }
