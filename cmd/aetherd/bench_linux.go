@@ -25,7 +25,7 @@ func runBench(ctx context.Context, out, errOut io.Writer, o benchOptions) error 
 		return runCrowd(ctx, out, errOut, o)
 	}
 	report, err := bench.Run(ctx, bench.Options{
-		Version: version, Duration: o.duration, Passes: o.passes, Rival: rival,
+		Version: version, Rows: o.rows, Duration: o.duration, Passes: o.passes, Rival: rival,
 		Progress: bench.NewProgress(errOut, isTerminal(errOut), time.Now),
 	})
 	if err != nil {
@@ -53,14 +53,10 @@ func runCrowd(ctx context.Context, out, errOut io.Writer, o benchOptions) error 
 }
 
 // findRival reads --vs and makes sure, before anything is built, that the program is what it should be.
-func findRival(ctx context.Context, vs string) (string, error) {
-	if vs == "" {
-		return "", nil
+func findRival(ctx context.Context, vs string) (bench.Rival, error) {
+	rival, err := bench.ParseVs(vs)
+	if err == nil && rival.Path != "" {
+		_, err = bench.CheckRival(ctx, rival.Path)
 	}
-	path, err := bench.ParseVs(vs)
-	if err != nil {
-		return "", err
-	}
-	_, err = bench.CheckRival(ctx, path)
-	return path, err
+	return rival, err
 }

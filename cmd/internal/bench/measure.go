@@ -1,6 +1,6 @@
 package bench
 
-// A Measure is one row of the results.
+// A Measure is one line of the results.
 type Measure struct {
 	Key  string `json:"key"`
 	Name string `json:"name"`
@@ -11,47 +11,54 @@ type Measure struct {
 	scale float64 // what one of that is in Unit
 }
 
-// The keys of the measures.
+// The keys of the measures. Those of TCP (KeyTCPUp to KeyTCP8Down, KeyCPU, KeyAllCPU) are as they are in the row "tcp"; in
+// every other row of TCP the name of the row and an underscore come before.
 const (
-	KeyTCPUp      = "tcp_1_up"
-	KeyTCPDown    = "tcp_1_down"
-	KeyTCP8Up     = "tcp_8_up"
-	KeyTCP8Down   = "tcp_8_down"
+	KeyTCPUp    = "tcp_1_up"
+	KeyTCPDown  = "tcp_1_down"
+	KeyTCP8Up   = "tcp_8_up"
+	KeyTCP8Down = "tcp_8_down"
+	// KeyCPU is what the daemons take, KeyAllCPU what they, both ends of the traffic and the kernel's threads for the
+	// network (ksoftirqd) take.
+	KeyCPU        = "cpu_per_gigabyte"
+	KeyAllCPU     = "cpu_all_per_gigabyte"
+	KeyLarge      = "large_packets"
 	KeySmall      = "small_packets"
+	KeyPacketCPU  = "cpu_per_million_packets"
 	KeyIdleP50    = "rtt_idle_p50"
 	KeyIdleP99    = "rtt_idle_p99"
 	KeyIdleP999   = "rtt_idle_p999"
+	KeySparseP50  = "rtt_sparse_p50"
+	KeySparseP99  = "rtt_sparse_p99"
+	KeySparseP999 = "rtt_sparse_p999"
 	KeyLoadedP50  = "rtt_loaded_p50"
 	KeyLoadedP99  = "rtt_loaded_p99"
 	KeyLoadedP999 = "rtt_loaded_p999"
-	KeyCPU        = "cpu_per_gigabyte"
 	KeyMemory     = "peak_memory"
 )
 
-// Measures returns what is measured, in the order of the table. The bare link has no daemon and so neither [KeyCPU] nor
-// [KeyMemory].
-func Measures() []Measure {
-	tcp := func(key, name string) Measure {
-		return Measure{Key: key, Name: name, Unit: "bit/s", shown: "Gbit/s", scale: 1e9}
+func perSecond(key, name string) Measure {
+	return Measure{Key: key, Name: name, Unit: "packets/s", shown: "kpps", scale: 1e3}
+}
+
+func perGigabyte(key, name string) Measure {
+	return Measure{Key: key, Name: name, Unit: "s/GB", shown: "s/GB", scale: 1, Less: true}
+}
+
+func roundTrips(name, keyP50, keyP99, keyP999 string) []Measure {
+	quantile := func(key, q string) Measure {
+		return Measure{Key: key, Name: name + ", " + q, Unit: "s", shown: "µs", scale: 1e-6, Less: true}
 	}
-	rtt := func(key, name string) Measure {
-		return Measure{Key: key, Name: name, Unit: "s", shown: "µs", scale: 1e-6, Less: true}
+	return []Measure{quantile(keyP50, "p50"), quantile(keyP99, "p99"), quantile(keyP999, "p99.9")}
+}
+
+// Measures returns what rows measure, in their order. The bare link has no daemon and so none of their CPU time and memory.
+func Measures(rows []Row) []Measure {
+	var all []Measure
+	for _, r := range rows {
+		all = append(all, r.measures...)
 	}
-	return []Measure{
-		tcp(KeyTCPUp, "TCP, 1 stream up"),
-		tcp(KeyTCPDown, "TCP, 1 stream down"),
-		tcp(KeyTCP8Up, "TCP, 8 streams up"),
-		tcp(KeyTCP8Down, "TCP, 8 streams down"),
-		{Key: KeySmall, Name: "64 B UDP, clean", Unit: "packets/s", shown: "kpps", scale: 1e3},
-		rtt(KeyIdleP50, "RTT idle, p50"),
-		rtt(KeyIdleP99, "RTT idle, p99"),
-		rtt(KeyIdleP999, "RTT idle, p99.9"),
-		rtt(KeyLoadedP50, "RTT beside TCP, p50"),
-		rtt(KeyLoadedP99, "RTT beside TCP, p99"),
-		rtt(KeyLoadedP999, "RTT beside TCP, p99.9"),
-		{Key: KeyCPU, Name: "CPU of both daemons", Unit: "s/GB", shown: "s/GB", scale: 1, Less: true},
-		{Key: KeyMemory, Name: "memory, larger daemon", Unit: "B", shown: "MB", scale: 1e6, Less: true},
-	}
+	return all
 }
 
 // Sample is what one pass of one contender gave, by the keys of the measures and in their units.

@@ -7,7 +7,7 @@ import (
 )
 
 // Progress shows how far a benchmark is: on a terminal one line that is written over, elsewhere a line at the start of
-// each contender's pass.
+// each part of a pass.
 type Progress struct {
 	w        io.Writer
 	terminal bool
@@ -15,7 +15,7 @@ type Progress struct {
 
 	total, done time.Duration // estimated, of all steps and of those behind us
 	began       time.Time
-	stage       string // pass and contender
+	stage       string // pass and part of it
 }
 
 // NewProgress shows progress on w. The clock is for the estimate of what is left.
@@ -31,9 +31,9 @@ func (p *Progress) start(total time.Duration) {
 	}
 }
 
-// pass begins a pass of a contender.
-func (p *Progress) pass(number, of int, contender string) {
-	p.stage = fmt.Sprintf("pass %d of %d, %s", number, of, contender)
+// pass begins a part of a pass.
+func (p *Progress) pass(number, of int, part string) {
+	p.stage = fmt.Sprintf("pass %d of %d, %s", number, of, part)
 	if !p.terminal {
 		fmt.Fprintf(p.w, "bench: %s\n", p.stage)
 	}

@@ -3,80 +3,140 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
+	"strconv"
+	"time"
 
 	"github.com/aethertunnel/aethertunnel/cmd/internal/demo/stage"
 	"github.com/aethertunnel/aethertunnel/cmd/internal/lab"
+	"github.com/aethertunnel/aethertunnel/cmd/internal/lab/impair"
 	"github.com/aethertunnel/aethertunnel/cmd/internal/lab/traffic"
 )
 
-// The link of every contender: documentation addresses (RFC 5737) on a cable.
+// The links of every contender: documentation addresses (RFC 5737) between client and server, and private ones behind
+// the server.
 const (
 	linkMTU       = 1500
 	clientAddress = "192.0.2.2"
 	serverAddress = "192.0.2.1"
+	farPrefix     = "10.20.30.0/24"
+	farGateway    = "10.20.30.1"
+	farAddress    = "10.20.30.2"
 )
 
-// site is where one contender is measured: two machines, a cable, what the contender runs on them, and a traffic server
-// behind it.
+// wanPath is what the emulated link does to each direction.
+func wanPath() impair.Impairments {
+	return impair.Impairments{Delay: 25 * time.Millisecond, Loss: 0.001}
+}
+
+// site is where one contender is measured in one pass: its machines, the links between them, what the contender runs on
+// them, and a traffic server.
 type site struct {
-	name           string
-	version        string
+	contender
+	place          place
+	number         int // no other site has it
 	client, server *lab.Namespace
+	far            *lab.Namespace   // behind the server, where the place has one
+	near           [2]lab.Interface // the link of client and server
+	emulator       *lab.Emulator    // which is that link, or nil
 	traffic        *traffic.Server
 	processes      []int            // of the contender's daemons
 	daemons        []*stage.Aetherd // those of them that are ours
 	closers        []io.Closer      // in the order in which they were opened
 }
 
-// newSite makes the machines and the cable. The site must be closed, after an error too.
-func newSite(name string) (*site, error) {
-	s := &site{name: name}
-	for _, place := range []struct {
-		namespace **lab.Namespace
-		name      string
-	}{{&s.client, "client"}, {&s.server, "server"}} {
-		namespace, err := lab.NewNamespace(place.name)
-		if err != nil {
-			return s, err
-		}
-		*place.namespace = namespace
-		s.closers = append(s.closers, namespace)
+// openSite builds a site and starts the contender. The site must be closed, after an error too. Sites with the same seed
+// have the same luck.
+func openSite(
+	ctx context.Context, c contender, at place, number int, seed uint64, cancel context.CancelCauseFunc,
+) (*site, error) {
+	s := &site{contender: c, place: at, number: number}
+	if err := s.build(seed); err != nil {
+		return s, fmt.Errorf("%s: %w", c.name(), err)
 	}
-	near, far := s.client.Interface("eth0"), s.server.Interface("eth0")
-	if err := lab.Veth(near, far, linkMTU); err != nil {
-		return s, err
+	address, err := c.install(ctx, s, cancel)
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", c.name(), err)
 	}
-	return s, errors.Join(near.AddAddress(clientAddress+"/24"), far.AddAddress(serverAddress+"/24"))
+	if s.traffic, err = traffic.Serve(ctx, s.target(), netip.AddrPortFrom(address, 0).String()); err != nil {
+		return s, fmt.Errorf("%s: %w", c.name(), err)
+	}
+	s.closers = append(s.closers, s.traffic)
+	if s.emulator != nil {
+		return s, s.emulator.SetBoth(wanPath())
+	}
+	return s, nil
 }
 
-// serve starts the traffic server at an address of the server.
-func (s *site) serve(ctx context.Context, at netip.Addr) error {
-	server, err := traffic.Serve(ctx, s.server, netip.AddrPortFrom(at, 0).String())
+// target is the machine that traffic goes to.
+func (s *site) target() *lab.Namespace {
+	if s.far != nil {
+		return s.far
+	}
+	return s.server
+}
+
+// build makes the machines and the links.
+func (s *site) build(seed uint64) error {
+	var err error
+	if s.client, err = s.machine("client"); err != nil {
+		return err
+	}
+	if s.server, err = s.machine("server"); err != nil {
+		return err
+	}
+	s.near = [2]lab.Interface{s.client.Interface("eth0"), s.server.Interface("eth0")}
+	if err := s.join(seed); err != nil {
+		return err
+	}
+	if err := errors.Join(s.near[0].AddAddress(clientAddress+"/24"), s.near[1].AddAddress(serverAddress+"/24")); err != nil {
+		return err
+	}
+	if s.place != lan && s.place != hub {
+		return nil
+	}
+	if s.far, err = s.machine("far"); err != nil {
+		return err
+	}
+	inner, outer := s.server.Interface("eth1"), s.far.Interface("eth0")
+	if err := lab.Veth(inner, outer, linkMTU); err != nil {
+		return err
+	}
+	return errors.Join(inner.AddAddress(farGateway+"/24"), outer.AddAddress(farAddress+"/24"),
+		s.far.AddRoute("0.0.0.0/0", farGateway))
+}
+
+// machine makes one. Its name is that of what runs there too.
+func (s *site) machine(role string) (*lab.Namespace, error) {
+	n, err := lab.NewNamespace(role + strconv.Itoa(s.number))
+	if err == nil {
+		s.closers = append(s.closers, n)
+	}
+	return n, err
+}
+
+// join makes the link between client and server.
+func (s *site) join(seed uint64) error {
+	if s.place != wan {
+		return lab.Veth(s.near[0], s.near[1], linkMTU)
+	}
+	e, err := lab.Emulate(s.near[0], s.near[1], lab.EmulatorConfig{MTU: linkMTU, Seed: seed})
 	if err != nil {
 		return err
 	}
-	s.traffic = server
-	s.closers = append(s.closers, server)
+	s.emulator = e
+	s.closers = append(s.closers, e)
 	return nil
 }
 
-// Close takes everything away, the last thing first, but the daemons before their machines.
+// Close takes everything away, the last thing first, but our daemons before their machines.
 func (s *site) Close() error {
 	errs := []error{stage.StopAll(s.daemons...)}
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		errs = append(errs, s.closers[i].Close())
 	}
-	s.closers, s.daemons = nil, nil
+	s.closers = nil
 	return errors.Join(errs...)
-}
-
-// bareLink is the cable alone.
-func bareLink(ctx context.Context) (*site, error) {
-	s, err := newSite("bare link")
-	if err != nil {
-		return s, err
-	}
-	return s, s.serve(ctx, netip.MustParseAddr(serverAddress))
 }

@@ -11,9 +11,12 @@ type Report struct {
 	Began      time.Time   `json:"began"`
 	Seconds    float64     `json:"seconds"` // of each measurement
 	Passes     int         `json:"passes"`  // of each contender
+	Rows       []string    `json:"rows"`    // names of those measured
 	Measures   []Measure   `json:"measures"`
 	Contenders []Contender `json:"contenders"`
 	Ratios     []Ratio     `json:"ratios"`
+	// Remarks are what a reader should know before believing the numbers, one sentence each.
+	Remarks []string `json:"remarks"`
 }
 
 // Machine says where the numbers come from.
@@ -42,20 +45,23 @@ type Summary struct {
 	Samples []float64 `json:"samples"` // in the order of the passes
 }
 
-// A Ratio is what one contender's median is of another's.
+// A Ratio compares two contenders: the medians, over the passes, of what each pass found.
 type Ratio struct {
-	Key   string  `json:"key"`
-	Of    string  `json:"of"`
-	To    string  `json:"to"`
-	Value float64 `json:"value"`
-	// WithinNoise means that the values of the passes overlap: another run may find it the other way round.
+	Key        string  `json:"key"`
+	Of         string  `json:"of"`
+	To         string  `json:"to"`
+	Value      float64 `json:"value"`
+	Min        float64 `json:"min"`
+	Max        float64 `json:"max"`
+	Difference float64 `json:"difference"` // in the unit of the measure
+	// WithinNoise means that some passes find the one better and some the other.
 	WithinNoise bool `json:"within_noise"`
 }
 
 // Summarise makes a contender's results of its passes. A measure that no pass has is left out.
-func Summarise(passes []Sample) map[string]Summary {
+func Summarise(measures []Measure, passes []Sample) map[string]Summary {
 	results := make(map[string]Summary)
-	for _, m := range Measures() {
+	for _, m := range measures {
 		var samples []float64
 		for _, p := range passes {
 			if v, ok := p[m.Key]; ok {
@@ -85,18 +91,23 @@ func median(samples []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// Compare returns the ratios of one contender to another, for the measures that both have and where they can be had.
-func Compare(of, to Contender) []Ratio {
+// Compare returns the ratios of one contender to another, for the measures that both have in every pass and where they
+// can be had.
+func Compare(measures []Measure, of, to Contender) []Ratio {
 	var ratios []Ratio
-	for _, m := range Measures() {
-		a, hasA := of.Results[m.Key]
-		b, hasB := to.Results[m.Key]
-		if !hasA || !hasB || b.Median == 0 {
+	for _, m := range measures {
+		a, b := of.Results[m.Key].Samples, to.Results[m.Key].Samples
+		if len(a) == 0 || len(a) != len(b) || slices.Contains(b, 0) {
 			continue
 		}
+		quotients, differences := make([]float64, len(a)), make([]float64, len(a))
+		for i := range a {
+			quotients[i], differences[i] = a[i]/b[i], a[i]-b[i]
+		}
+		q := summarise(quotients)
 		ratios = append(ratios, Ratio{
-			Key: m.Key, Of: of.Name, To: to.Name, Value: a.Median / b.Median,
-			WithinNoise: len(a.Samples) > 1 && a.Min <= b.Max && b.Min <= a.Max,
+			Key: m.Key, Of: of.Name, To: to.Name, Value: q.Median, Min: q.Min, Max: q.Max, Difference: median(differences),
+			WithinNoise: len(a) > 1 && q.Min <= 1 && q.Max >= 1,
 		})
 	}
 	return ratios

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -26,7 +27,7 @@ func TestMedian(t *testing.T) {
 }
 
 func TestSummarise(t *testing.T) {
-	got := Summarise([]Sample{{KeyTCPUp: 3, KeyCPU: 1}, {KeyTCPUp: 1}, {KeyTCPUp: 2}})
+	got := Summarise(Measures(Rows()), []Sample{{KeyTCPUp: 3, KeyCPU: 1}, {KeyTCPUp: 1}, {KeyTCPUp: 2}})
 	up := got[KeyTCPUp]
 	if up.Median != 2 || up.Min != 1 || up.Max != 3 || !slices.Equal(up.Samples, []float64{3, 1, 2}) {
 		t.Errorf("got %+v", up)
@@ -40,24 +41,33 @@ func TestSummarise(t *testing.T) {
 }
 
 func TestCompare(t *testing.T) {
+	measures := Measures(Rows())
 	contender := func(name string, passes ...Sample) Contender {
-		return Contender{Name: name, Results: Summarise(passes)}
+		return Contender{Name: name, Results: Summarise(measures, passes)}
 	}
-	ours := contender("aetherd", Sample{KeyTCPUp: 4, KeySmall: 10, KeyCPU: 1}, Sample{KeyTCPUp: 6, KeySmall: 20, KeyCPU: 1})
-	theirs := contender("rival", Sample{KeyTCPUp: 10, KeySmall: 15, KeyIdleP50: 1}, Sample{KeyTCPUp: 10, KeySmall: 30})
+	// The second pass is on a machine half as fast; of the medians, 6 and 10, the ratio would be another.
+	ours := contender("aetherd", Sample{KeyTCPUp: 8, KeySmall: 10, KeyCPU: 1}, Sample{KeyTCPUp: 4, KeySmall: 40, KeyCPU: 1},
+		Sample{KeyTCPUp: 6, KeySmall: 20, KeyCPU: 1})
+	theirs := contender("rival", Sample{KeyTCPUp: 16, KeySmall: 20, KeyIdleP50: 1}, Sample{KeyTCPUp: 8, KeySmall: 20},
+		Sample{KeyTCPUp: 10, KeySmall: 20})
 	want := []Ratio{
-		{Key: KeyTCPUp, Of: "aetherd", To: "rival", Value: 0.5},
-		{Key: KeySmall, Of: "aetherd", To: "rival", Value: 15.0 / 22.5, WithinNoise: true},
+		{Key: KeyTCPUp, Of: "aetherd", To: "rival", Value: 0.5, Min: 0.5, Max: 0.6, Difference: -4},
+		{Key: KeySmall, Of: "aetherd", To: "rival", Value: 1, Min: 0.5, Max: 2, WithinNoise: true},
 	}
-	if got := Compare(ours, theirs); !slices.Equal(got, want) {
+	sortByKey := func(a, b Ratio) int { return strings.Compare(b.Key, a.Key) }
+	got := slices.SortedFunc(slices.Values(Compare(measures, ours, theirs)), sortByKey)
+	if !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	once := contender("once", Sample{KeyTCPUp: 5})
-	if got := Compare(once, once); len(got) != 1 || got[0].WithinNoise {
+	if got := Compare(measures, once, once); len(got) != 1 || got[0].WithinNoise {
 		t.Errorf("got %+v: one pass knows no noise", got)
 	}
-	zero := contender("zero", Sample{KeyTCPUp: 0})
-	if got := Compare(once, zero); len(got) != 0 {
-		t.Errorf("got %+v, want no ratio to nothing", got)
+	for name, to := range map[string]Contender{
+		"nothing": contender("zero", Sample{KeyTCPUp: 0}), "another number of passes": theirs,
+	} {
+		if got := Compare(measures, once, to); len(got) != 0 {
+			t.Errorf("got %+v, want no ratio to %s", got, name)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -106,11 +107,12 @@ func (t *table) section(less bool) {
 	if less {
 		title = "less is better"
 	}
+	measures := slices.DeleteFunc(slices.Clone(t.report.Measures), func(m Measure) bool { return m.Less != less })
+	if len(measures) == 0 {
+		return
+	}
 	t.line("  %s", t.paint("2", title))
-	for _, m := range t.report.Measures {
-		if m.Less != less {
-			continue
-		}
+	for _, m := range measures {
 		row := pad(m.Name, nameColumns) + pad(m.shown, unitColumns)
 		for _, c := range t.report.Contenders {
 			row += cell(m, c.Results)
@@ -149,18 +151,34 @@ func (t *table) ratio(m Measure) string {
 
 func (t *table) notes() {
 	t.line("")
-	t.line("  Ratio: aetherd to %s.", t.rival)
+	t.line("  Ratio: aetherd to %s, the median of what the passes found.", t.rival)
 	if t.report.Passes > 1 {
-		t.line("  Medians of the passes, and min..max. ≈: within the noise, the passes of both overlap.")
+		t.line("  Others: medians of the passes, and min..max. ≈: within the noise, passes disagree which is better.")
 	} else {
 		t.line("  One pass says nothing about noise: take --passes 3 or more.")
 	}
-	t.line("  Both ends, the link between them (veth, with its offloads) and the load share the %s of this machine.",
+	t.line("  All machines, the links between them and the load share the %s of this one.",
 		plural(t.report.Machine.Cores, "core", "cores"))
-	t.line("  64 B UDP: the highest paced rate, up, at which under 1 %% is lost.")
-	t.line("  CPU: for all four TCP measurements, per GB of payload. Memory: peak resident set.")
+	for _, note := range []struct{ row, text string }{
+		{rowTCP, "CPU: for all TCP of a row, per GB of payload; \"of all\" adds both ends of the traffic and ksoftirqd."},
+		{rowNIC, "nic: single packets cross the link, cut in software, joined by GRO. nogso: they are not joined."},
+		{rowWAN, "wan: 25 ms and 0.1 % loss each way, in user space; chance decides, so take more passes than elsewhere."},
+		{rowMemory, "Memory: peak resident set, after all rows on the same cable."},
+	} {
+		if t.has(note.row) {
+			t.line("  %s", note.text)
+		}
+	}
+	if t.has(rowLarge) || t.has(rowSmall) {
+		t.line("  UDP, clean: the highest paced rate up at which under 1 %% is lost; 64 B of payload, 1400 B of packet.")
+	}
+	for _, remark := range t.report.Remarks {
+		t.line("  %s", remark)
+	}
 	t.line("")
 }
+
+func (t *table) has(row string) bool { return slices.Contains(t.report.Rows, row) }
 
 // number writes a value with three significant digits, as far as they are behind the point.
 func number(v float64) string {

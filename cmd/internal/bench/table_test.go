@@ -17,24 +17,30 @@ func TestNumber(t *testing.T) {
 	}
 }
 
+// ofDaemons tells the measures that the bare link has not.
+func ofDaemons(key string) bool {
+	return strings.HasSuffix(key, KeyCPU) || key == KeyPacketCPU || key == KeyMemory
+}
+
 // report makes one in which every measure has a value, with a rival or without.
 func report(passes int, contenders ...string) Report {
 	r := Report{
 		Machine: Machine{CPU: "Some Processor 9000", Cores: 2, MemoryBytes: 16e9, Kernel: "6.1.0", Arch: "amd64", Go: "go1.26"},
-		Began:   time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Seconds: 3, Passes: passes, Measures: Measures(),
+		Began:   time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Seconds: 3, Passes: passes, Rows: names(Rows()),
+		Measures: Measures(Rows()), Remarks: []string{"Some remark."},
 	}
 	for i, name := range contenders {
 		var samples []Sample
 		for pass := range passes {
 			s := make(Sample)
-			for _, m := range Measures() {
-				if i > 0 || (m.Key != KeyCPU && m.Key != KeyMemory) {
+			for _, m := range Measures(Rows()) {
+				if i > 0 || !ofDaemons(m.Key) {
 					s[m.Key] = m.scale * float64(10*(i+1)+pass)
 				}
 			}
 			samples = append(samples, s)
 		}
-		c := Contender{Name: name, Results: Summarise(samples)}
+		c := Contender{Name: name, Results: Summarise(r.Measures, samples)}
 		if i > 0 {
 			c.Version = "v1.0"
 		}
@@ -42,7 +48,7 @@ func report(passes int, contenders ...string) Report {
 	}
 	for i, c := range r.Contenders {
 		if i != 1 {
-			r.Ratios = append(r.Ratios, Compare(r.Contenders[1], c)...)
+			r.Ratios = append(r.Ratios, Compare(r.Measures, r.Contenders[1], c)...)
 		}
 	}
 	return r
@@ -63,8 +69,8 @@ func TestTable(t *testing.T) {
 		"Some Processor 9000, 2 cores, 16 GB; Linux 6.1.0 amd64",
 		"  aetherd v1.0, wireguard-go v1.0; built with go1.26\n", "2026-01-02 03:04 UTC; 3 passes, 3 s per measurement\n",
 		"  TCP, 1 stream up      Gbit/s     11.0  10.0..12.0      21.0  20.0..22.0      31.0  30.0..32.0     0.677×",
-		"  CPU of both daemons   s/GB          –                  21.0  20.0..22.0      31.0  30.0..32.0     0.677×",
-		"Ratio: aetherd to wireguard-go.",
+		"  TCP, CPU of daemons   s/GB          –                  21.0  20.0..22.0      31.0  30.0..32.0     0.677×",
+		"  wan: 8 streams up     Mbit/s     11.0", "Ratio: aetherd to wireguard-go, the median", "  Some remark.\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the table lacks %q", want)
@@ -83,13 +89,32 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestTableOfOneRow shows a table that says nothing of what was not measured.
+func TestTableOfOneRow(t *testing.T) {
+	rows, err := ParseRows(rowSmall)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := report(3, "bare link", "aetherd", rivalName)
+	r.Rows, r.Measures = names(rows), Measures(rows)
+	text := tableText(t, r, false)
+	if !strings.Contains(text, "64 B UDP, clean") || !strings.Contains(text, "more is better") {
+		t.Errorf("the table lacks its row:\n%s", text)
+	}
+	for _, other := range []string{"TCP", "RTT", "less is better", "CPU:", "Memory", "nic"} {
+		if strings.Contains(text, other) {
+			t.Errorf("the table has %q:\n%s", other, text)
+		}
+	}
+}
+
 func TestTableWithoutRival(t *testing.T) {
 	r := report(1, "bare link", "aetherd")
 	r.Machine.LoadAverage = 1.5
 	text := tableText(t, r, false)
 	for _, want := range []string{
 		"The machine was busy before the start: load average 1.5 on 2 cores.",
-		"One pass says nothing about noise", "Ratio: aetherd to bare link.", "2.00×", "1 pass,",
+		"One pass says nothing about noise", "Ratio: aetherd to bare link, ", "2.00×", "1 pass,",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the table lacks %q:\n%s", want, text)

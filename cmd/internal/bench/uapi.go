@@ -8,46 +8,69 @@ import (
 	"strings"
 )
 
-// rivalName is the program that --vs knows.
-const rivalName = "wireguard-go"
+const (
+	// ownName is the name of our own column.
+	ownName = "aetherd"
+	// rivalName is the program that --vs knows, and selfName what stands for this build once more.
+	rivalName = "wireguard-go"
+	selfName  = "self"
+)
 
-// ParseVs reads what --vs says, such as "wireguard-go=/usr/local/bin/wireguard-go", and returns the absolute path of
-// the program.
-func ParseVs(text string) (string, error) {
+// Rival is what this build is measured beside. The zero value is nothing.
+type Rival struct {
+	Path string // of a wireguard-go, absolute
+	Self bool   // this build once more, which shows how far apart equals come out
+}
+
+// ParseVs reads what --vs says: nothing, "self" or, say, "wireguard-go=/usr/local/bin/wireguard-go".
+func ParseVs(text string) (Rival, error) {
+	if text == "" {
+		return Rival{}, nil
+	}
+	if text == selfName {
+		return Rival{Self: true}, nil
+	}
 	name, path, found := strings.Cut(text, "=")
 	if name != rivalName || !found || path == "" {
-		return "", fmt.Errorf("--vs %s: want %s=PATH, with the path of its binary", text, rivalName)
+		return Rival{}, fmt.Errorf("--vs %s: want %s=PATH, with the path of its binary", text, rivalName)
 	}
 	absolute, err := filepath.Abs(path)
 	if err != nil {
-		return "", fmt.Errorf("--vs %s: %w", text, err)
+		return Rival{}, fmt.Errorf("--vs %s: %w", text, err)
 	}
-	return absolute, nil
+	return Rival{Path: absolute}, nil
 }
 
-// peerConfig is one end of a WireGuard tunnel with one peer.
+// deviceConfig is one end of WireGuard tunnels.
+type deviceConfig struct {
+	privateKey []byte // X25519
+	listenPort uint16
+	peers      []peerConfig
+}
+
+// peerConfig is the other end of one.
 type peerConfig struct {
-	privateKey    []byte // X25519
-	peerPublicKey []byte
-	listenPort    uint16
-	endpoint      netip.AddrPort // not valid at the end that waits
-	allowed       []netip.Prefix
+	publicKey []byte
+	endpoint  netip.AddrPort // not valid where the other end begins
+	allowed   []netip.Prefix
 }
 
 // uapi is the configuration as the cross-platform interface of WireGuard takes it
 // (https://www.wireguard.com/xplatform/#configuration-protocol).
-func (c peerConfig) uapi() string {
+func (c deviceConfig) uapi() string {
 	var b strings.Builder
 	line := func(key string, value any) { fmt.Fprintf(&b, "%s=%v\n", key, value) }
 	line("set", 1) // the operation comes first
 	line("private_key", hex.EncodeToString(c.privateKey))
 	line("listen_port", c.listenPort)
-	line("public_key", hex.EncodeToString(c.peerPublicKey))
-	if c.endpoint.IsValid() {
-		line("endpoint", c.endpoint)
-	}
-	for _, p := range c.allowed {
-		line("allowed_ip", p)
+	for _, p := range c.peers {
+		line("public_key", hex.EncodeToString(p.publicKey))
+		if p.endpoint.IsValid() {
+			line("endpoint", p.endpoint)
+		}
+		for _, prefix := range p.allowed {
+			line("allowed_ip", prefix)
+		}
 	}
 	b.WriteByte('\n')
 	return b.String()

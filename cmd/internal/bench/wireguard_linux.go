@@ -25,6 +25,8 @@ const (
 	wireguardMTU    = 1420 // its own default
 	wireguardClient = "10.99.0.2"
 	wireguardServer = "10.99.0.1"
+	wireguardFar    = "10.99.0.3"
+	wireguardSubnet = "10.99.0.0/24"
 	// uapiPattern is where wireguard-go listens for its configuration, by the name of the device.
 	uapiPattern = "/var/run/wireguard/%s.sock"
 
@@ -50,44 +52,96 @@ func CheckRival(ctx context.Context, path string) (version string, err error) {
 	return version, nil
 }
 
-// wireguardSite runs wireguard-go at both ends.
-func wireguardSite(
-	ctx context.Context, path, version string, cancel context.CancelCauseFunc,
-) (*site, error) {
-	s, err := newSite(rivalName)
-	if err != nil {
-		return s, err
+// wireguard is wireguard-go.
+type wireguard struct {
+	path  string
+	build string // its version
+}
+
+func (wireguard) name() string      { return rivalName }
+func (w wireguard) version() string { return w.build }
+
+// wireguardEnd is one machine with a tunnel.
+type wireguardEnd struct {
+	namespace *lab.Namespace
+	address   string
+	key       *ecdh.PrivateKey
+	peers     []wireguardPeer
+}
+
+// wireguardPeer is another one that it exchanges packets with.
+type wireguardPeer struct {
+	*wireguardEnd
+	allowed []string       // prefixes that are behind it
+	at      netip.AddrPort // where to reach it, if this end is to begin
+}
+
+func (w wireguard) install(ctx context.Context, s *site, cancel context.CancelCauseFunc) (netip.Addr, error) {
+	ends, target := wireguardNetwork(s)
+	if s.far != nil {
+		if err := s.server.Forward(); err != nil {
+			return netip.Addr{}, err
+		}
 	}
-	s.version = version
-	clientKey, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		return s, err
+	for _, e := range ends {
+		var err error
+		if e.key, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
+			return netip.Addr{}, err
+		}
 	}
-	serverKey, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		return s, err
+	for _, e := range ends {
+		device := e.namespace.Interface("wg-" + e.namespace.Name()) // the names of sites differ, and with them the sockets
+		if err := s.startWireguard(ctx, w.path, device, e.config(), e.address, cancel); err != nil {
+			return netip.Addr{}, err
+		}
 	}
-	client := peerConfig{
-		privateKey: clientKey.Bytes(), peerPublicKey: serverKey.PublicKey().Bytes(), listenPort: wireguardPort,
-		endpoint: netip.AddrPortFrom(netip.MustParseAddr(serverAddress), wireguardPort),
-		allowed:  []netip.Prefix{netip.MustParsePrefix(wireguardServer + "/32")},
+	if s.place == lan {
+		return target, s.client.Interface("wg-" + s.client.Name()).AddRoute(farPrefix)
 	}
-	server := peerConfig{
-		privateKey: serverKey.Bytes(), peerPublicKey: clientKey.PublicKey().Bytes(), listenPort: wireguardPort,
-		allowed: []netip.Prefix{netip.MustParsePrefix(wireguardClient + "/32")},
+	return target, nil
+}
+
+// wireguardNetwork says who has which peers. All are in one subnet, so that the kernel of the server in the middle forwards
+// between members, as it does to a LAN.
+func wireguardNetwork(s *site) (ends []*wireguardEnd, target netip.Addr) {
+	server := &wireguardEnd{namespace: s.server, address: wireguardServer}
+	client := &wireguardEnd{namespace: s.client, address: wireguardClient}
+	listening := netip.AddrPortFrom(netip.MustParseAddr(serverAddress), wireguardPort)
+	reach := []string{wireguardServer + "/32"}
+	ends, target = []*wireguardEnd{server, client}, netip.MustParseAddr(wireguardServer)
+	switch s.place {
+	case cable, wan:
+	case lan:
+		reach, target = append(reach, farPrefix), netip.MustParseAddr(farAddress)
+	case hub:
+		far := &wireguardEnd{namespace: s.far, address: wireguardFar}
+		far.peers = []wireguardPeer{{server, []string{wireguardSubnet}, listening}}
+		// Far never begins by itself.
+		at := netip.AddrPortFrom(netip.MustParseAddr(farAddress), wireguardPort)
+		server.peers = []wireguardPeer{{far, []string{wireguardFar + "/32"}, at}}
+		ends, reach, target = append(ends, far), []string{wireguardSubnet}, netip.MustParseAddr(wireguardFar)
 	}
-	if err := s.startWireguard(ctx, path, s.client.Interface("wg-client"), client, wireguardClient, cancel); err != nil {
-		return s, err
+	client.peers = []wireguardPeer{{server, reach, listening}}
+	server.peers = append(server.peers, wireguardPeer{wireguardEnd: client, allowed: []string{wireguardClient + "/32"}})
+	return ends, target
+}
+
+// config is for the program at this end. All keys must have been made.
+func (e *wireguardEnd) config() deviceConfig {
+	c := deviceConfig{privateKey: e.key.Bytes(), listenPort: wireguardPort}
+	for _, p := range e.peers {
+		peer := peerConfig{publicKey: p.key.PublicKey().Bytes(), endpoint: p.at}
+		for _, prefix := range p.allowed {
+			peer.allowed = append(peer.allowed, netip.MustParsePrefix(prefix))
+		}
+		c.peers = append(c.peers, peer)
 	}
-	if err := s.startWireguard(ctx, path, s.server.Interface("wg-server"), server, wireguardServer, cancel); err != nil {
-		return s, err
-	}
-	return s, s.serve(ctx, netip.MustParseAddr(wireguardServer))
+	return c
 }
 
 // startWireguard starts one end and configures it.
 func (s *site) startWireguard(
-	ctx context.Context, path string, device lab.Interface, config peerConfig, address string,
+	ctx context.Context, path string, device lab.Interface, config deviceConfig, address string,
 	cancel context.CancelCauseFunc,
 ) error {
 	p := &rivalProcess{ended: make(chan struct{})}
@@ -142,7 +196,7 @@ func (p *rivalProcess) Close() error {
 }
 
 // configure waits for the configuration socket of a device and hands the configuration over.
-func configure(ctx context.Context, device string, config peerConfig) error {
+func configure(ctx context.Context, device string, config deviceConfig) error {
 	conn, err := dialUAPI(ctx, fmt.Sprintf(uapiPattern, device))
 	if err != nil {
 		return err

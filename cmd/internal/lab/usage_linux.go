@@ -29,12 +29,26 @@ func ProcessUsage(pid int) (Usage, error) {
 	return usage, nil
 }
 
-func readUsage(pid int) (Usage, error) {
+// ProcessCPU reads the CPU time that a process has used so far, in steps of 10 ms. Unlike [ProcessUsage] it knows the
+// threads of the kernel too, which are processes without memory.
+func ProcessCPU(pid int) (time.Duration, error) {
+	cpu, err := readCPU(pid)
+	if err != nil {
+		return 0, fmt.Errorf("read CPU time of process %d: %w", pid, err)
+	}
+	return cpu, nil
+}
+
+func readCPU(pid int) (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return Usage{}, err
+		return 0, err
 	}
-	cpu, err := parseStat(stat)
+	return parseStat(stat)
+}
+
+func readUsage(pid int) (Usage, error) {
+	cpu, err := readCPU(pid)
 	if err != nil {
 		return Usage{}, err
 	}

@@ -23,7 +23,13 @@ func TestProcessUsage(t *testing.T) {
 	if usage.PeakRSSBytes < int64(len(block)) || usage.CPU <= 0 {
 		t.Errorf("after filling %d bytes: %+v", len(block), usage)
 	}
+	if cpu, err := ProcessCPU(os.Getpid()); err != nil || cpu < usage.CPU {
+		t.Errorf("CPU time alone is %v, %v; it was %v before", cpu, err, usage.CPU)
+	}
 	if _, err := ProcessUsage(1 << 30); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no such process: %v", err)
+	}
+	if _, err := ProcessCPU(1 << 30); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no such process: %v", err)
 	}
 }
