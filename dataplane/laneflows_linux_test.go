@@ -10,6 +10,7 @@ import (
 	"github.com/aethertunnel/aethertunnel/dataplane/lane"
 	"github.com/aethertunnel/aethertunnel/dataplane/packet"
 	"github.com/aethertunnel/aethertunnel/dataplane/udp"
+	"github.com/aethertunnel/aethertunnel/tun"
 )
 
 // sealAsIs is a lane packet of whatever is given.
@@ -122,4 +123,22 @@ func TestPacketForAnotherPlace(t *testing.T) {
 	got, _ := s.cross(p, 1)
 	sameFlows(t, got, segments(t, p))
 	s.from.expectDrops(map[Reason]uint64{DropSend: 1})
+}
+
+// TestChecksumOfAPacketWithin: what the host leaves to be completed may belong to a tunnel's packet within its own, where
+// the peer would not look.
+func TestChecksumOfAPacketWithin(t *testing.T) {
+	const headers, tcpStart, tcpChecksum = 20 + 8, 20, 16
+	s := newStages(t, laneConfig{})
+	s.keep()
+	within := superPacket(tcp4, a4, gw4, 100)
+	p := tun.Packet{
+		Data:    ip(a4, gw4, string(within.Data)),
+		Offload: tun.Offload{PartialChecksum: true, ChecksumStart: headers + tcpStart, ChecksumOffset: tcpChecksum},
+	}
+	want := slices.Concat(p.Data[:headers], segments(t, within)[0])
+	if got, _ := s.cross(p, 1); !equalPackets(got, want) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+	s.from.expectDrops(nil)
 }

@@ -173,18 +173,26 @@ func TestIdleLaneFallsSilent(t *testing.T) {
 	gw, a, atGateway, atMember := pairOf(t, allOffloads, laneConfig{})
 	a.inject(superPacket(udp4, a4, gw4, 1))
 	gw.host(1)
-	waiting := func(l *laneEnd) bool {
+	rests := func(l *laneEnd) bool {
 		l.path.mu.Lock()
 		defer l.path.mu.Unlock()
-		return min(l.path.reporter.NextNanos(), l.path.liveness.NextNanos()) != path.Never
+		return l.path.next() == path.Never
 	}
 	for range 20 { // what has been said alone is answered by nothing that would have to be answered
-		await(t, "both ends to rest", func() bool { return !waiting(atMember) && !waiting(atGateway) })
+		await(t, "both ends to rest", func() bool { return rests(atMember) && rests(atGateway) })
 		atMember.say(controlPacket{frames: lane.AppendPathResponse(nil, lane.PathData{})})
 		sealed := atMember.sealed.Load()
 		await(t, "it to be sealed", func() bool { return atMember.sealed.Load() > sealed || !atMember.hasControl.Load() })
 	}
-	if waiting(atMember) {
+	if !rests(atMember) {
 		t.Error("the member waits for an answer to what asks for none")
+	}
+	for _, l := range []*laneEnd{atMember, atGateway} {
+		await(t, "the lane to be silent", func() bool { return rests(l) && l.serving.CompareAndSwap(false, true) })
+		l.path.keep(l.engine.now())
+		if said := l.takeControl(); len(said) != 0 {
+			t.Errorf("an idle lane that is looked at says %x", said[0].frames)
+		}
+		l.serving.Store(false)
 	}
 }

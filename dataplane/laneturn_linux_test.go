@@ -29,7 +29,8 @@ func TestQueueOfALaneThatLeaves(t *testing.T) {
 
 	theirs := s.from.carrier(gateway)
 	s.read(superPacket(udp4, a4, gw4, 1))
-	next(t, theirs.in) // so it is looking for more
+	next(t, theirs.in)
+	await(t, "the carrier to wait for more", func() bool { return len(s.lane.peer.wake) == 0 })
 	if err := s.lane.Seal(0, s.key.key(0, keyschedule.Client)); err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,12 @@ func (d *daemon) undo() []journal.Left {
 	return journaltest.Undo(d.t, d.j, Undoers(), sysctl.Undoers(), route.Undoers())
 }
 
+// mustRestore undoes everything, after which the host must be as before.
+func (d *daemon) mustRestore(before, what string) {
+	d.t.Helper()
+	hosttest.Restored(d.t, before, d.undo(), what)
+}
+
 // router enters a namespace with two TUN devices whose other ends the test holds: the tunnel and the LAN.
 func router(t *testing.T) (tunnel, lan *os.File) {
 	t.Helper()
@@ -110,10 +116,7 @@ func TestSetAndUndoLeaveTheRulesetAsItWas(t *testing.T) {
 	if n := len(d.j.Pending()); n != 1 {
 		t.Errorf("%d records", n)
 	}
-	if left := d.undo(); len(left) > 0 {
-		t.Errorf("left %v", left)
-	}
-	hosttest.Same(t, before, hosttest.Listing(t), "undone")
+	d.mustRestore(before, "undone")
 }
 
 func has(t *testing.T, table *ourTable, p Plan) bool {
@@ -156,8 +159,7 @@ func TestCrashAroundTheRecord(t *testing.T) {
 			t.Fatalf("Set: %v", err)
 		}
 		hosttest.Same(t, before, hosttest.Listing(t), "the host was changed before the record was on disk")
-		d.undo()
-		hosttest.Same(t, before, hosttest.Listing(t), "undone")
+		d.mustRestore(before, "undone")
 	}
 }
 
@@ -238,10 +240,7 @@ func TestTableRemovedByOthers(t *testing.T) {
 	if err := conn.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if left := d.undo(); len(left) > 0 {
-		t.Errorf("left %v", left)
-	}
-	hosttest.Same(t, before, hosttest.Listing(t), "undone")
+	d.mustRestore(before, "undone")
 }
 
 func TestLargestPlanFits(t *testing.T) {
@@ -269,8 +268,7 @@ func TestLargestPlanFits(t *testing.T) {
 	if err != nil || !has(t, now, p) {
 		t.Errorf("not there: %v", err)
 	}
-	d.undo()
-	hosttest.Same(t, before, hosttest.Listing(t), "undone")
+	d.mustRestore(before, "undone")
 }
 
 func TestMissingKernelSupportNamesTheRemedy(t *testing.T) {

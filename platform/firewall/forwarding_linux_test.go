@@ -1,7 +1,6 @@
 package firewall
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -88,8 +87,7 @@ func TestForwardingIsSwitchedOnOnlyWhenGranted(t *testing.T) {
 	}
 	passes(false)
 	d.forward(goodForwarding())
-	d.undo()
-	hosttest.Same(t, before, hosttest.Listing(t), "undone")
+	d.mustRestore(before, "undone")
 }
 
 func sendLocal(t *testing.T, to, payload string) {
@@ -106,12 +104,10 @@ func sendLocal(t *testing.T, to, payload string) {
 	}
 }
 
-// TestOlderKernelsForwardIPv6ForAll plans as for a kernel without force_forwarding, with an uplink that lives
-// on router advertisements, and restores every interface exactly.
-func TestOlderKernelsForwardIPv6ForAll(t *testing.T) {
-	router(t)
-	hosttest.Link(t, "eth0", "eth0-p")
-	hosttest.Up(t, "eth0", "eth0-p")
+// advertisedUplink makes an uplink that lives on router advertisements.
+func advertisedUplink(t *testing.T) {
+	t.Helper()
+	hosttest.Wired(t, "eth0")
 	hosttest.Address(t, "eth0", "2001:db8::2/64")
 	ra := &netlink.Route{
 		Dst: hosttest.IPNet("::/0"), LinkIndex: hosttest.Index(t, "eth0"), Protocol: unix.RTPROT_RA,
@@ -120,6 +116,13 @@ func TestOlderKernelsForwardIPv6ForAll(t *testing.T) {
 	if err := netlink.RouteAdd(ra); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestOlderKernelsForwardIPv6ForAll plans as for a kernel without force_forwarding, with an uplink that lives
+// on router advertisements, and restores every interface exactly.
+func TestOlderKernelsForwardIPv6ForAll(t *testing.T) {
+	router(t)
+	advertisedUplink(t)
 	hosttest.Sysctl(t, "net/ipv6/conf/eth0-p/forwarding", "1")
 	before := hosttest.Listing(t)
 	f := goodForwarding()
@@ -144,23 +147,13 @@ func TestOlderKernelsForwardIPv6ForAll(t *testing.T) {
 			t.Errorf("%s is %s, want %s", key, got, want)
 		}
 	}
-	d.undo()
-	hosttest.Same(t, before, hosttest.Listing(t), "undone")
+	d.mustRestore(before, "undone")
 }
 
 // TestUplinkKeepsAcceptRA: the second plan finds accept_ra at the 2 that we hold and must not release it.
 func TestUplinkKeepsAcceptRA(t *testing.T) {
 	router(t)
-	hosttest.Link(t, "eth0", "eth0-p")
-	hosttest.Up(t, "eth0", "eth0-p")
-	hosttest.Address(t, "eth0", "2001:db8::2/64")
-	ra := &netlink.Route{
-		Dst: hosttest.IPNet("::/0"), LinkIndex: hosttest.Index(t, "eth0"), Protocol: unix.RTPROT_RA,
-		Gw: hosttest.IPNet("2001:db8::1/64").IP,
-	}
-	if err := netlink.RouteAdd(ra); err != nil {
-		t.Fatal(err)
-	}
+	advertisedUplink(t)
 	before := hosttest.Listing(t)
 	d := one(t)
 	d.forward(goodForwarding())
@@ -170,16 +163,12 @@ func TestUplinkKeepsAcceptRA(t *testing.T) {
 	if got := hosttest.ReadSysctl(t, "net/ipv6/conf/eth0/accept_ra"); got != "2" {
 		t.Errorf("accept_ra %s", got)
 	}
-	d.undo()
-	hosttest.Same(t, before, hosttest.Listing(t), "undone")
+	d.mustRestore(before, "undone")
 }
 
 func TestInspectFindsTheWayToEachPrefix(t *testing.T) {
 	router(t)
-	for _, name := range []string{"eth0", "eth1", "eth2"} {
-		hosttest.Link(t, name, name+"-p")
-		hosttest.Up(t, name, name+"-p")
-	}
+	hosttest.Wired(t, "eth0", "eth1", "eth2")
 	hosttest.Address(t, "eth0", "203.0.113.2/24")
 	hosttest.Address(t, "eth1", "10.1.0.1/16")
 	hosttest.Address(t, "eth2", "10.2.0.1/16")
@@ -240,8 +229,7 @@ func TestTwoGatewaysShareForwarding(t *testing.T) {
 		if got := hosttest.ReadSysctl(t, sysctl.InterfaceKey("ipv4", "lan0", "forwarding")); got != "1" {
 			t.Errorf("forwarding %s while one gateway runs", got)
 		}
-		both[1-firstOut].undo()
-		hosttest.Same(t, before, hosttest.Listing(t), fmt.Sprintf("gateway %d out first", firstOut))
+		both[1-firstOut].mustRestore(before, fmt.Sprintf("gateway %d out first", firstOut))
 	}
 }
 
@@ -252,38 +240,25 @@ func TestCrashAtEveryJournalCall(t *testing.T) {
 	before := hosttest.Listing(t)
 	dir := t.TempDir()
 	state := filepath.Join(dir, "a")
-	for _, after := range []bool{false, true} {
-		for n := 1; ; n++ {
-			d := start(t, dir, state)
-			r := &journaltest.Failing{Journal: d.j, FailAt: n, After: after}
-			h, err := sysctl.New(sysctl.Config{Dir: dir, StateDir: state, Scope: d.j.Scope(), Journal: r})
-			if err != nil {
-				t.Fatal(err)
-			}
-			m := New(Config{Journal: r, Sysctls: h})
-			err = m.Set(goodPlan())
-			if err == nil {
-				_, err = m.SetForwarding(goodForwarding())
-			}
-			if err == nil {
-				_, err = m.SetForwarding(Forwarding{Device: "aether0"})
-			}
-			if err != nil && !errors.Is(err, journaltest.ErrCrash) {
-				t.Fatal(err)
-			}
-			if err := d.j.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if left := start(t, dir, state).undo(); len(left) > 0 {
-				t.Errorf("journal call %d: left %v", n, left)
-			}
-			hosttest.Same(t, before, hosttest.Listing(t), fmt.Sprintf("journal call %d, after %v", n, after))
-			if t.Failed() || err == nil {
-				if n < 8 {
-					t.Errorf("only %d journal calls", n-1)
-				}
-				break
-			}
+	journaltest.EachCall(t, 7, func(f *journaltest.Failing, what string) error {
+		d := start(t, dir, state)
+		f.Journal = d.j
+		h, err := sysctl.New(sysctl.Config{Dir: dir, StateDir: state, Scope: d.j.Scope(), Journal: f})
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
+		m := New(Config{Journal: f, Sysctls: h})
+		err = m.Set(goodPlan())
+		if err == nil {
+			_, err = m.SetForwarding(goodForwarding())
+		}
+		if err == nil {
+			_, err = m.SetForwarding(Forwarding{Device: "aether0"})
+		}
+		if err := d.j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		start(t, dir, state).mustRestore(before, what)
+		return err
+	})
 }

@@ -3,12 +3,14 @@ package firewall
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/aethertunnel/aethertunnel/platform/journal/hosttest"
 )
 
 func ap(text string) netip.AddrPort { return netip.MustParseAddrPort(text) }
@@ -106,21 +108,13 @@ func inject(t *testing.T, tun *os.File, packet []byte) {
 }
 
 // next reads packets of a protocol from a TUN device until one is for the given port.
-func next(t *testing.T, tun *os.File, protocol byte, port uint16) parsedPacket {
+func next(t *testing.T, tun *os.File, protocol byte, port uint16) (p parsedPacket) {
 	t.Helper()
-	if err := tun.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	buffer := make([]byte, 4096)
-	for {
-		n, err := tun.Read(buffer)
-		if err != nil {
-			t.Fatalf("waiting for a packet to port %d: %v", port, err)
-		}
-		if p := parsePacket(buffer[:n]); p.protocol == protocol && p.dst.Port() == port {
-			return p
-		}
-	}
+	hosttest.ReadUntil(t, tun, fmt.Sprintf("a packet to port %d", port), func(packet []byte) bool {
+		p = parsePacket(packet)
+		return p.protocol == protocol && p.dst.Port() == port
+	})
+	return p
 }
 
 // listen opens a UDP socket in the calling thread's namespace.

@@ -96,8 +96,7 @@ func TestChangesOfTheHostAreReported(t *testing.T) {
 // the marker is reported.
 func TestOwnInterfaceIsIgnored(t *testing.T) {
 	hosttest.Enter(t)
-	hosttest.Link(t, "eth0", "eth0-p")
-	hosttest.Up(t, "eth0", "eth0-p")
+	hosttest.Wired(t, "eth0")
 	hosttest.Settle(t, "eth0-p")
 	hosttest.Up(t, "eth0-p")
 	hosttest.Address(t, "eth0", "192.0.2.2/24") // waits until the links are settled
@@ -160,8 +159,7 @@ func TestRepetitionsAreNoChange(t *testing.T) {
 // kernel drops messages. The monitor says so, and reports what changes afterwards.
 func TestOverrunIsReportedAndSurvived(t *testing.T) {
 	hosttest.Enter(t)
-	hosttest.Link(t, "eth0", "eth0-p")
-	hosttest.Up(t, "eth0", "eth0-p")
+	hosttest.Wired(t, "eth0")
 	m := New(Config{})
 	m.receiveBytes = 1
 	first := true

@@ -35,6 +35,12 @@ func start(t *testing.T, run, state string) *daemon {
 	return &daemon{t: t, j: j, h: h, m: New(Config{Journal: j, Sysctls: h})}
 }
 
+func one(t *testing.T) *daemon {
+	t.Helper()
+	dir := t.TempDir()
+	return start(t, dir, filepath.Join(dir, "a"))
+}
+
 func (d *daemon) set(p Plan) []Notice {
 	d.t.Helper()
 	notices, err := d.m.Set(p)
@@ -50,13 +56,18 @@ func (d *daemon) undo() []journal.Left {
 	return journaltest.Undo(d.t, d.j, Undoers(), sysctl.Undoers())
 }
 
+// mustRestore undoes everything, after which the host must be as before.
+func (d *daemon) mustRestore(before, what string) {
+	d.t.Helper()
+	hosttest.Restored(d.t, before, d.undo(), what)
+}
+
 // host enters a namespace with an uplink and an interface "aether0" that outlives us, so that what is set on
 // it has to be undone by hand.
 func host(t *testing.T) {
 	t.Helper()
 	hosttest.Enter(t)
-	hosttest.Link(t, "eth0", "eth0-peer")
-	hosttest.Up(t, "eth0", "eth0-peer")
+	hosttest.Wired(t, "eth0")
 	hosttest.Address(t, "eth0", "192.0.2.2/24")
 	hosttest.Address(t, "eth0", "2001:db8::2/64")
 	hosttest.Route(t, "0.0.0.0/0", "eth0", "192.0.2.1")
@@ -69,8 +80,7 @@ func host(t *testing.T) {
 func TestSetAndUndoLeaveTheHostAsItWas(t *testing.T) {
 	host(t)
 	before := hosttest.Listing(t)
-	dir := t.TempDir()
-	d := start(t, dir, filepath.Join(dir, "a"))
+	d := one(t)
 	if notices := d.set(goodPlan()); len(notices) > 0 {
 		t.Errorf("notices %v", notices)
 	}
@@ -86,16 +96,12 @@ func TestSetAndUndoLeaveTheHostAsItWas(t *testing.T) {
 	if n := len(d.j.Pending()); n != pending {
 		t.Errorf("second Set recorded %d changes", n-pending)
 	}
-	if left := d.undo(); len(left) > 0 {
-		t.Errorf("left %v", left)
-	}
-	hosttest.Same(t, before, hosttest.Listing(t), "undone")
+	d.mustRestore(before, "undone")
 }
 
 func TestPlanIsWhatTheKernelHas(t *testing.T) {
 	host(t)
-	dir := t.TempDir()
-	d := start(t, dir, filepath.Join(dir, "a"))
+	d := one(t)
 	p := goodPlan()
 	d.set(p)
 	state, err := readKernel()
@@ -131,8 +137,7 @@ func TestPlanIsWhatTheKernelHas(t *testing.T) {
 func TestChangedPlanMakesOnlyTheDifference(t *testing.T) {
 	host(t)
 	before := hosttest.Listing(t)
-	dir := t.TempDir()
-	d := start(t, dir, filepath.Join(dir, "a"))
+	d := one(t)
 	first := goodPlan()
 	d.set(first)
 	firstListing := hosttest.Listing(t)
@@ -161,16 +166,12 @@ func TestChangedPlanMakesOnlyTheDifference(t *testing.T) {
 	}
 	d.set(first)
 	hosttest.Same(t, firstListing, hosttest.Listing(t), "back to the first plan")
-	if left := d.undo(); len(left) > 0 {
-		t.Errorf("left %v", left)
-	}
-	hosttest.Same(t, before, hosttest.Listing(t), "undone")
+	d.mustRestore(before, "undone")
 }
 
 func TestSetRepairsWhatWasRemoved(t *testing.T) {
 	host(t)
-	dir := t.TempDir()
-	d := start(t, dir, filepath.Join(dir, "a"))
+	d := one(t)
 	d.set(goodPlan())
 	during := hosttest.Listing(t)
 	link, err := netlink.LinkByName("aether0")
@@ -195,8 +196,7 @@ func TestDisabledIPv6IsANotice(t *testing.T) {
 		host(t)
 		hosttest.Sysctl(t, key, "1")
 		before := hosttest.Listing(t)
-		dir := t.TempDir()
-		d := start(t, dir, filepath.Join(dir, "a"))
+		d := one(t)
 		notices := d.set(goodPlan())
 		if len(notices) != 1 || notices[0].Kind != IPv6Off || !strings.Contains(notices[0].Detail, "disable_ipv6") {
 			t.Errorf("%s: notices %v", key, notices)
@@ -205,32 +205,26 @@ func TestDisabledIPv6IsANotice(t *testing.T) {
 		if err != nil || found[0].LinkIndex != hosttest.Index(t, "aether0") {
 			t.Errorf("%s: IPv4 route %v, %v", key, found, err)
 		}
-		if left := d.undo(); len(left) > 0 {
-			t.Errorf("left %v", left)
-		}
-		hosttest.Same(t, before, hosttest.Listing(t), key)
+		d.mustRestore(before, key)
 	}
 }
 
 func TestSmallMTUIsANotice(t *testing.T) {
 	host(t)
 	before := hosttest.Listing(t)
-	dir := t.TempDir()
-	d := start(t, dir, filepath.Join(dir, "a"))
+	d := one(t)
 	p := goodPlan()
 	p.MTU = 1200
 	if notices := d.set(p); len(notices) != 1 || notices[0].Kind != IPv6Off {
 		t.Errorf("notices %v", notices)
 	}
-	d.undo()
-	hosttest.Same(t, before, hosttest.Listing(t), "small mtu undone")
+	d.mustRestore(before, "small mtu undone")
 }
 
 func TestMissingDevice(t *testing.T) {
 	hosttest.Enter(t)
 	before := hosttest.Listing(t)
-	dir := t.TempDir()
-	d := start(t, dir, filepath.Join(dir, "a"))
+	d := one(t)
 	if _, err := d.m.Set(goodPlan()); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("Set: %v", err)
 	}

@@ -44,10 +44,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 		if err := d.j.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if left := start(t, dir, state).undo(); len(left) > 0 {
-			t.Errorf("crash at step %d: left %v", n, left)
-		}
-		hosttest.Same(t, before, hosttest.Listing(t), fmt.Sprintf("crash at step %d", n))
+		start(t, dir, state).mustRestore(before, fmt.Sprintf("crash at step %d", n))
 		if err == nil && n < 12 {
 			t.Errorf("only %d steps", n)
 		}
@@ -64,45 +61,34 @@ func TestCrashAtEveryJournalCall(t *testing.T) {
 	state := filepath.Join(dir, "a")
 	second := goodPlan()
 	second.MTU, second.Routes = 1300, second.Routes[:1]
-	for _, after := range []bool{false, true} {
-		for n := 1; ; n++ {
-			d := start(t, dir, state)
-			r := &journaltest.Failing{Journal: d.j, FailAt: n, After: after}
-			h, err := sysctl.New(sysctl.Config{Dir: dir, StateDir: state, Scope: d.j.Scope(), Journal: r})
-			if err != nil {
-				t.Fatal(err)
-			}
-			m := New(Config{Journal: r, Sysctls: h})
-			_, err = m.Set(goodPlan())
-			if err != nil && r.Calls == 1 {
-				hosttest.Same(t, before, hosttest.Listing(t), "failed first record")
-			}
-			if err == nil {
-				_, err = m.Set(second)
-			}
-			if err != nil && !errors.Is(err, journaltest.ErrCrash) {
-				t.Fatal(err)
-			}
-			if err := d.j.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if left := start(t, dir, state).undo(); len(left) > 0 {
-				t.Errorf("journal call %d: left %v", n, left)
-			}
-			hosttest.Same(t, before, hosttest.Listing(t), fmt.Sprintf("journal call %d, after %v", n, after))
-			if t.Failed() || err == nil {
-				break
-			}
+	journaltest.EachCall(t, 2, func(f *journaltest.Failing, what string) error {
+		d := start(t, dir, state)
+		f.Journal = d.j
+		h, err := sysctl.New(sysctl.Config{Dir: dir, StateDir: state, Scope: d.j.Scope(), Journal: f})
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
+		m := New(Config{Journal: f, Sysctls: h})
+		_, err = m.Set(goodPlan())
+		if err != nil && f.Calls == 1 {
+			hosttest.Same(t, before, hosttest.Listing(t), "failed first record")
+		}
+		if err == nil {
+			_, err = m.Set(second)
+		}
+		if err := d.j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		start(t, dir, state).mustRestore(before, what)
+		return err
+	})
 }
 
 // TestKilledDaemonLeaksNothing: with the interface gone, as after kill -9, packets for tunnel addresses are
 // refused by the guards instead of taking the default route; undoing then leaves nothing.
 func TestKilledDaemonLeaksNothing(t *testing.T) {
 	hosttest.Enter(t)
-	hosttest.Link(t, "eth0", "eth0-peer")
-	hosttest.Up(t, "eth0", "eth0-peer")
+	hosttest.Wired(t, "eth0")
 	hosttest.Address(t, "eth0", "192.0.2.2/24")
 	hosttest.Route(t, "0.0.0.0/0", "eth0", "192.0.2.1")
 	before := hosttest.Listing(t)
@@ -120,8 +106,5 @@ func TestKilledDaemonLeaksNothing(t *testing.T) {
 			t.Errorf("route to %s after the interface went: %v", inner, err)
 		}
 	}
-	if left := start(t, dir, state).undo(); len(left) > 0 {
-		t.Errorf("left %v", left)
-	}
-	hosttest.Same(t, before, hosttest.Listing(t), "undone after the interface went")
+	start(t, dir, state).mustRestore(before, "undone after the interface went")
 }

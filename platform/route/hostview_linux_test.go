@@ -13,10 +13,7 @@ import (
 
 func TestHostView(t *testing.T) {
 	hosttest.Enter(t)
-	for _, name := range []string{"eth0", "eth1", "aether0"} {
-		hosttest.Link(t, name, name+"-p")
-		hosttest.Up(t, name, name+"-p")
-	}
+	hosttest.Wired(t, "eth0", "eth1", "aether0")
 	hosttest.Link(t, "down0", "down0-p")
 	for device, list := range map[string][]string{
 		"eth0": {"192.168.7.2/24", "2001:db8:7::2/64", "fd07::2/64"}, "eth1": {"100.70.0.1/16"},
@@ -69,10 +66,7 @@ func TestHostView(t *testing.T) {
 
 func TestUsableAddresses(t *testing.T) {
 	hosttest.Enter(t)
-	for _, name := range []string{"eth0", "eth1", "aether0"} {
-		hosttest.Link(t, name, name+"-p")
-		hosttest.Up(t, name, name+"-p")
-	}
+	hosttest.Wired(t, "eth0", "eth1", "aether0")
 	hosttest.Link(t, "down0", "down0-p")
 	hosttest.Address(t, "eth1", "10.1.0.1/24")
 	hosttest.Address(t, "eth0", "192.168.7.2/24")

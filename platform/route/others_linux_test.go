@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -21,8 +20,7 @@ import (
 
 func TestChangesOfOthersAreLeftAndReported(t *testing.T) {
 	host(t)
-	dir := t.TempDir()
-	d := start(t, dir, filepath.Join(dir, "a"))
+	d := one(t)
 	p := goodPlan()
 	d.set(p)
 	// A route of somebody else in the slot of our guard.
@@ -88,8 +86,7 @@ func TestChangesOfOthersAreLeftAndReported(t *testing.T) {
 
 func TestForeignRouteInOurPlaceIsAnError(t *testing.T) {
 	host(t)
-	dir := t.TempDir()
-	d := start(t, dir, filepath.Join(dir, "a"))
+	d := one(t)
 	p := goodPlan()
 	guard := routeThing{Prefix: p.Guards[0], Table: p.Table, Metric: GuardMetric}
 	foreign := guard.message()
@@ -139,8 +136,7 @@ func TestTwoDaemonsSideBySide(t *testing.T) {
 		if got := hosttest.ReadSysctl(t, sysctl.SrcValidMark); got != "1" {
 			t.Errorf("src_valid_mark %s while one daemon runs", got)
 		}
-		both[1-firstOut].undo()
-		hosttest.Same(t, before, hosttest.Listing(t), fmt.Sprintf("daemon %d out first", firstOut))
+		both[1-firstOut].mustRestore(before, fmt.Sprintf("daemon %d out first", firstOut))
 	}
 }
 
@@ -149,8 +145,7 @@ func TestTwoDaemonsSideBySide(t *testing.T) {
 // other way.
 func TestForeignRoutesDivertNoInnerTraffic(t *testing.T) {
 	hosttest.Enter(t)
-	hosttest.Link(t, "eth0", "eth0-peer")
-	hosttest.Up(t, "eth0", "eth0-peer")
+	hosttest.Wired(t, "eth0")
 	hosttest.Address(t, "eth0", "192.0.2.2/24")
 	hosttest.Address(t, "eth0", "2001:db8::2/64")
 	for prefix, via := range map[string]string{
@@ -160,8 +155,7 @@ func TestForeignRoutesDivertNoInnerTraffic(t *testing.T) {
 		hosttest.Route(t, prefix, "eth0", via)
 	}
 	tun := hosttest.TUN(t, "aether0")
-	dir := t.TempDir()
-	d := start(t, dir, filepath.Join(dir, "a"))
+	d := one(t)
 	p := goodPlan()
 	d.set(p)
 	for _, inner := range []string{"100.80.0.9", "fd80::9"} {
@@ -195,27 +189,17 @@ func send(t *testing.T, target netip.Addr, payload string) {
 	}
 }
 
-// readPacket reads from the TUN device until a packet for target comes; the kernel sends some of its own as
-// well.
+// readPacket reads from the TUN device until a packet for target comes.
 func readPacket(t *testing.T, tun *os.File, target netip.Addr) []byte {
 	t.Helper()
-	if err := tun.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	buffer := make([]byte, 2048)
-	for {
-		n, err := tun.Read(buffer)
-		if err != nil {
-			t.Fatalf("read from the TUN device: %v", err)
+	return hosttest.ReadUntil(t, tun, "a packet for "+target.String(), func(packet []byte) bool {
+		destination := packet[16:20]
+		if packet[0]>>4 == 6 {
+			destination = packet[24:40]
 		}
-		destination := buffer[16:20]
-		if buffer[0]>>4 == 6 {
-			destination = buffer[24:40]
-		}
-		if addr, ok := netip.AddrFromSlice(destination); ok && addr == target {
-			return buffer[:n]
-		}
-	}
+		addr, ok := netip.AddrFromSlice(destination)
+		return ok && addr == target
+	})
 }
 
 func TestAddressThatWasThereIsKept(t *testing.T) {
@@ -223,9 +207,7 @@ func TestAddressThatWasThereIsKept(t *testing.T) {
 	hosttest.Up(t, "aether0")
 	hosttest.Address(t, "aether0", "100.80.0.2/16")
 	before := hosttest.Listing(t)
-	dir := t.TempDir()
-	d := start(t, dir, filepath.Join(dir, "a"))
+	d := one(t)
 	d.set(goodPlan())
-	d.undo()
-	hosttest.Same(t, before, hosttest.Listing(t), "with an address of somebody else")
+	d.mustRestore(before, "with an address of somebody else")
 }

@@ -31,26 +31,32 @@ func (m *machine) sendMarked(to ...netip.AddrPort) int {
 	return taken
 }
 
-// deliverWait is how long a packet may be under way on a cable.
-const deliverWait = 500 * time.Millisecond
+// deliveries is how many packets delivers sends.
+const deliveries = 5
+
+// strayWait is how long packets that must not arrive are waited for.
+const strayWait = 500 * time.Millisecond
 
 // delivers sends marked UDP packets from an address of the machine to a port of another and returns how many
-// arrive.
-func (m *machine) delivers(other *machine, from, to netip.AddrPort) int {
+// arrive. It waits no longer than until all have, and if none may, not for long.
+func (m *machine) delivers(other *machine, from, to netip.AddrPort, may bool) int {
 	m.t.Helper()
+	wait := patience
+	if !may {
+		wait = strayWait
+	}
 	listener, err := other.ListenUDP(to.String())
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	defer listener.Close()
-	const packets = 5
 	err = m.Do(func() error {
 		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(from), net.UDPAddrFromAddrPort(to))
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		for range packets {
+		for range deliveries {
 			if _, err := conn.Write([]byte(marker)); err != nil {
 				return err
 			}
@@ -60,12 +66,12 @@ func (m *machine) delivers(other *machine, from, to netip.AddrPort) int {
 	if err != nil {
 		m.t.Fatalf("%s sends from %s to %s: %v", m.Name(), from, to, err)
 	}
-	if err := listener.SetReadDeadline(time.Now().Add(deliverWait)); err != nil {
+	if err := listener.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		m.t.Fatal(err)
 	}
 	arrived := 0
 	buffer := make([]byte, 1500)
-	for arrived < packets {
+	for arrived < deliveries {
 		n, err := listener.Read(buffer)
 		if err != nil {
 			break // the deadline

@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aethertunnel/aethertunnel/control/api"
 )
@@ -62,13 +61,10 @@ func TestDetachFailsWithTheReason(t *testing.T) {
 	stopDetached(l, "laptop")
 	stopDetached(l, "new")
 	// Joining and reconnecting wait side by side.
-	begin, joined := time.Now(), make(chan outcome, 1)
+	joined := make(chan outcome, 1)
 	go func() { joined <- l.aetherd("up", "--detach", "--state", l.state("new"), invite) }()
 	l.aetherd("up", "--detach", "--state", l.state("laptop")).refused(t, "no packets pass within 30s")
 	(<-joined).refused(t, "no answer from the gateway", gatewayUnderlay4)
-	if took := time.Since(begin); took > 35*time.Second {
-		t.Errorf("--detach took %v to fail", took)
-	}
 	l.mustBeUntouched("after a detached start that failed")
 }
 

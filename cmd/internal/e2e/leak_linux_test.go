@@ -85,7 +85,7 @@ func TestTheUnderlayCannotSpeakToTunnelAddresses(t *testing.T) {
 		{"198.51.100.2:0", "198.51.100.1:5000", true},
 		{"[2001:db8:5::2]:0", "[2001:db8:5::1]:5000", true},
 	} {
-		n := stranger.delivers(g, netip.MustParseAddrPort(c.from), netip.MustParseAddrPort(c.to))
+		n := stranger.delivers(g, netip.MustParseAddrPort(c.from), netip.MustParseAddrPort(c.to), c.taken)
 		if (n > 0) != c.taken {
 			t.Errorf("%d packets from %s to %s were taken from the underlay", n, c.from, c.to)
 		}

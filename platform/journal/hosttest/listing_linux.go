@@ -78,7 +78,7 @@ func settled(t *testing.T) {
 	if err := errors.Join(netlink.LinkSubscribe(links, done), netlink.RouteSubscribe(routes, done)); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for {
 		unsettled := append(unsettledLinks(t), unsettledAddresses(t)...)
 		if len(unsettled) == 0 {

@@ -9,10 +9,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
+
+// patience is how long anything may take before a test gives up instead of hanging.
+const patience = 10 * time.Second
 
 // Enter moves the test's goroutine, locked to its thread, into a new network namespace until the test ends.
 // The loopback interface is up. New interfaces get no link-local addresses, which come and get usable some
@@ -75,6 +79,15 @@ func Link(t *testing.T, a, b string) {
 	attrs.Name = a
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: b}); err != nil {
 		t.Fatalf("make veth %s: %v", a, err)
+	}
+}
+
+// Wired makes interfaces that are up, each connected to another of its name with "-p" behind it.
+func Wired(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		Link(t, name, name+"-p")
+		Up(t, name, name+"-p")
 	}
 }
 
@@ -184,6 +197,24 @@ func TUN(t *testing.T, name string) *os.File {
 	return file
 }
 
+// ReadUntil reads packets from a TUN device until one is wanted, and returns it: the kernel sends some of its own as well.
+func ReadUntil(t *testing.T, tun *os.File, what string, wanted func(packet []byte) bool) []byte {
+	t.Helper()
+	if err := tun.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	buffer := make([]byte, 1<<16)
+	for {
+		n, err := tun.Read(buffer)
+		if err != nil {
+			t.Fatalf("waiting for %s: %v", what, err)
+		}
+		if wanted(buffer[:n]) {
+			return buffer[:n]
+		}
+	}
+}
+
 // OneCPU keeps the calling thread, which must be locked, on one processor until the test ends, so that the
 // packets it gives to the kernel one after the other are also handled one after the other.
 func OneCPU(t *testing.T) {
@@ -205,6 +236,15 @@ func OneCPU(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Restored fails the test when undoing has left something, or the listing is not the one from before.
+func Restored[L any](t *testing.T, before string, left []L, what string) {
+	t.Helper()
+	if len(left) > 0 {
+		t.Errorf("%s: left %v", what, left)
+	}
+	Same(t, before, Listing(t), what)
 }
 
 // Same fails the test when two listings differ, and shows the lines that do.

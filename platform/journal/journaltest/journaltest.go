@@ -2,6 +2,7 @@ package journaltest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 
@@ -59,6 +60,25 @@ func (f *Failing) call(do func() error) error {
 		return ErrCrash
 	}
 	return errors.Join(do(), ErrCrash)
+}
+
+// EachCall lets run do the same with one failing journal after the other: the first call fails, the second, and so on,
+// each before and after it was done, until no more are made, which must be at least that many. run gives the journal to
+// fail, sees to it that nothing stays of what it did, and returns what went wrong, which must be [ErrCrash].
+func EachCall(t *testing.T, least int, run func(f *Failing, what string) error) {
+	t.Helper()
+	for _, after := range []bool{false, true} {
+		err := ErrCrash
+		for n := 1; err != nil && !t.Failed(); n++ {
+			f := &Failing{FailAt: n, After: after}
+			if err = run(f, fmt.Sprintf("journal call %d, after %v", n, after)); err != nil && !errors.Is(err, ErrCrash) {
+				t.Fatal(err)
+			}
+			if err == nil && f.Calls < least {
+				t.Errorf("only %d journal calls", f.Calls)
+			}
+		}
+	}
 }
 
 // Record implements [journal.Recorder].
