@@ -37,6 +37,9 @@ type lanePath struct {
 }
 
 func newLanePath(l *Lane, to *udp.Destination, packetBytes int, nowNanos int64) *lanePath {
+	if l.conn.InFragments(to.To()) {
+		packetBytes = 0 // the session's packets have shown nothing: the search begins with the least
+	}
 	p := &lanePath{
 		l: l, estimate: path.NewEstimate(),
 		validation: path.NewValidation(addressOf(to), nowNanos),
@@ -183,12 +186,12 @@ func (p *lanePath) heard(f *lane.Frames, from path.Address, nowNanos int64) (rec
 // answer sends a challenge back to where it came from (RFC 9000 section 8.2.2).
 func (p *lanePath) answer(data lane.PathData, from path.Address) {
 	frames := lane.AppendPathResponse(nil, data)
-	active, index := p.validation.Active()
-	if active == from {
+	if active, _ := p.validation.Active(); active == from {
 		p.l.say(controlPacket{frames: frames})
 		return
 	}
-	if index = p.validation.Index(from); index < 0 || !p.validation.MaySend(from, path.ChallengeBytes) {
+	index := p.validation.Index(from)
+	if index < 0 || !p.validation.MaySend(from, path.ChallengeBytes) {
 		return
 	}
 	if end := p.ends.at(index, from); end != nil {
@@ -226,6 +229,9 @@ func (p *lanePath) refused(bytes int, nowNanos int64) {
 func (p *lanePath) settleSize() {
 	p.l.packetBytes.Store(int64(p.search.Size()))
 	p.l.searched.Store(p.search.Done())
+	if p.search.Done() { // the session, which cannot search below 1,200 bytes, learns it from the lane
+		p.l.conn.Carries(p.l.way.Load().to.To(), p.search.Size())
+	}
 }
 
 // schedule has the keeper look at the lane in time.

@@ -82,16 +82,6 @@ func (e *pathEnds) at(index int, a path.Address) *pathEnd {
 	return end
 }
 
-// find returns the end of a path that is known, or nil.
-func (e *pathEnds) find(a path.Address) *pathEnd {
-	for i := range e.of {
-		if d := e.of[i].to; d != nil && addressOf(d) == a {
-			return &e.of[i]
-		}
-	}
-	return nil
-}
-
 // restart forgets all paths but the one in use, which is the first from now on and goes to another destination.
 func (e *pathEnds) restart(to *udp.Destination) {
 	for i := range e.of {

@@ -276,10 +276,11 @@ func (s *sender) sendSegments(b *buffer, ecn uint8) {
 }
 
 // maySplit reports whether a packet of that many bytes, which is too long for the lane, is to be sent in pieces: while the
-// length that the path carries is being searched for, and always up to what every link of IPv6 has to carry. Of any other
-// the sender is told.
+// length that the path carries is being searched for, and always up to what every link of IPv6 has to carry, or where a
+// router would fragment. Of any other the sender is told.
 func (s *sender) maySplit(b *buffer, packetBytes int) bool {
-	if s.lane.pieceContext != plainContext && (!s.lane.searched.Load() || packetBytes <= packet.MinIPv6MTUBytes) {
+	if s.lane.pieceContext != plainContext && (!s.lane.searched.Load() || packetBytes <= packet.MinIPv6MTUBytes ||
+		packet.MayFragment(b.packet.Data)) {
 		return true
 	}
 	s.e.drop(DropTooBig)

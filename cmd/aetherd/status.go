@@ -101,6 +101,9 @@ func describePeer(p api.Peer) string {
 	if p.Authentication != "" {
 		parts = append(parts, p.Authentication)
 	}
+	if p.InFragments {
+		parts = append(parts, "session in fragments: path MTU below 1228")
+	}
 	return strings.Join(parts, ", ")
 }
 
@@ -110,7 +113,7 @@ func describeFallbacks(o udp.Offloads) string {
 	for _, path := range []struct {
 		name string
 		o    udp.Offload
-	}{{"segmentation", o.Segmentation}, {"coalescing", o.Coalescing}, {"batches", o.Batch}} {
+	}{{"segmentation", o.Segmentation}, {"coalescing", o.Coalescing}, {"batches", o.Batch}, {"fragments", o.Fragments}} {
 		if !path.o.On {
 			parts = append(parts, "no "+path.name+": "+path.o.Reason)
 		}

@@ -89,6 +89,9 @@ type Peer struct {
 	Cipher         string     `json:"cipher,omitempty"` // of the lane
 	RTTMicros      int64      `json:"rtt_micros"`       // smoothed round trip of the QUIC connection
 	MaxPacketBytes int        `json:"max_packet_bytes"`
+	// InFragments says that the session's packets go in fragments of IPv4, against RFC 9000 section 14: the path carries
+	// less than 1,228 bytes.
+	InFragments bool `json:"in_fragments,omitempty"`
 	// Ignored counts what the session did not understand or refused, by kind; kinds that never came are left out.
 	Ignored         map[string]uint64 `json:"ignored,omitempty"`
 	Addresses       []string          `json:"addresses"`

@@ -53,7 +53,8 @@
 // a lane: hosts that send more before there is one are told, and remember it for
 // minutes. 1,200 is the smallest size QUIC allows and passes every path
 // of 1,228 bytes (IPv4) or 1,248 (IPv6); path MTU discovery then raises it within
-// about six round trips. A server answers with the largest of the three that the
+// about six round trips. On smaller paths of IPv4 the socket sends it in fragments, if it
+// can: see dataplane/udp. A server answers with the largest of the three that the
 // client's Initial has shown to pass: see [InitialSizes]. After a migration quic-go
 // starts over from the floor, which is why a large one is worth asking for.
 //

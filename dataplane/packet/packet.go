@@ -101,6 +101,11 @@ func (h *Header) readPorts(transport []byte) {
 	}
 }
 
+// MayFragment reports whether a router may fragment a packet: IPv4 without DF, in a header that is there.
+func MayFragment(b []byte) bool {
+	return len(b) >= MinIPv4HeaderBytes && b[0]>>4 == 4 && b[6]&ipv4DF == 0
+}
+
 // isIPv4Fragment looks at the more-fragments bit and the fragment offset.
 func isIPv4Fragment(b []byte) bool { return b[6]&0x3f|b[7] != 0 }
 

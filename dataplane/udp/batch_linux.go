@@ -34,6 +34,11 @@ type batch struct {
 	senders sync.Pool
 }
 
+// sender returns one that nobody else has; it goes back into senders.
+func (b *batch) sender() *sender {
+	return b.senders.Get().(*sender) //nolint:forcetypeassert // the pool's New
+}
+
 func openBatch(cfg Config, stats *counters, k kernel) (*batch, error) {
 	b := &batch{kernel: k, gate: newGate(), stats: stats, receiver: newReceiver()}
 	b.senders.New = func() any { return newSender() }

@@ -45,3 +45,9 @@ func arrivedNanos(level, kind int32, data []byte) int64 {
 	}
 	return 0
 }
+
+// isFragmentSize reports whether a control message tells how long the fragments were that a datagram was made of
+// (IP_RECVFRAGSIZE).
+func isFragmentSize(level, kind int32) bool {
+	return level == unix.IPPROTO_IP && kind == unix.IP_RECVFRAGSIZE
+}

@@ -7,6 +7,7 @@ import "net/netip"
 // parseControl knows nothing but the datagram: this system tells nothing that is asked for here.
 func (m *Message) parseControl([]byte) {
 	m.Local, m.InterfaceIndex, m.ECN, m.SegmentBytes = netip.Addr{}, 0, 0, len(m.Data)
+	m.Fragmented = false
 }
 
 func appendSendControl(b []byte, _ *Destination, _ uint8) []byte { return b }

@@ -14,6 +14,7 @@ import (
 // what cannot be parsed nothing is taken.
 func (m *Message) parseControl(b []byte) {
 	m.Local, m.InterfaceIndex, m.ArrivedNanos, m.ECN, m.SegmentBytes = netip.Addr{}, 0, 0, 0, len(m.Data)
+	m.Fragmented = false
 	for len(b) >= unix.SizeofCmsghdr {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(b)
 		if err != nil {
@@ -42,6 +43,8 @@ func (m *Message) control(level, kind int32, data []byte) {
 			m.SegmentBytes = n
 		} else if t := arrivedNanos(level, kind, data); t != 0 {
 			m.ArrivedNanos = t
+		} else if isFragmentSize(level, kind) {
+			m.Fragmented = true
 		}
 	}
 }

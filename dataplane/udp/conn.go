@@ -2,6 +2,7 @@ package udp
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 )
@@ -55,7 +56,16 @@ func Open(ctx context.Context, cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newConn(b, cfg, stats)
+	return newSocketConn(b, cfg, stats)
+}
+
+// newSocketConn makes a Conn of a socket, with a twin if it can have one.
+func newSocketConn(b backend, cfg Config, stats *counters) (*Conn, error) {
+	c, err := newConn(b, cfg, stats)
+	if err == nil {
+		c.quic.twin, c.quic.noTwin = openTwin(cfg, b.local())
+	}
+	return c, err
 }
 
 func newConn(b backend, cfg Config, stats *counters) (*Conn, error) {
@@ -124,8 +134,12 @@ func (c *Conn) DeliverDatagram(m *Message, datagram []byte) {
 // receives must run before the first handshake.
 func (c *Conn) QUIC() *QUICConn { return c.quic }
 
-// Offloads returns which fast paths are in use at this time.
-func (c *Conn) Offloads() Offloads { return c.backend.offloads() }
+// Offloads returns which fast paths are in use at this time, and whether there are fragments.
+func (c *Conn) Offloads() Offloads {
+	o := c.backend.offloads()
+	o.Fragments = c.quic.fragments()
+	return o
+}
 
 // Stats returns the counters.
 func (c *Conn) Stats() Stats { return c.stats.stats() }
@@ -137,7 +151,7 @@ func (c *Conn) LocalAddr() netip.AddrPort { return c.backend.local() }
 func (c *Conn) Close() error {
 	c.close.Do(func() {
 		c.quic.end()
-		c.closed = c.backend.close()
+		c.closed = errors.Join(c.backend.close(), c.quic.closeTwin())
 	})
 	return c.closed
 }

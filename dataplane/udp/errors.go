@@ -24,6 +24,9 @@ var (
 	ErrLost = errors.New("kernel out of buffers: datagram lost")
 	// ErrFamily means that a socket of one IP version was given an address of the other.
 	ErrFamily = errors.New("socket does not speak the IP version of the address")
+	// ErrPathMTU means that QUIC does not get through to an address: its packets are too long for the path, and if there are
+	// fragments they do not arrive, or their answers.
+	ErrPathMTU = fmt.Errorf("path MTU below %d bytes, and no fragments pass", minQUICBytes+udpHeaderBytes+ipv4HeaderBytes)
 	// ErrShortBuffer means that a Message has less room than MaxReceiveBytes.
 	ErrShortBuffer = fmt.Errorf("message has room for less than %d bytes", MaxReceiveBytes)
 )

@@ -79,7 +79,7 @@ func (h *host) openWith(cfg Config, k kernel) *Conn {
 		if err != nil {
 			return err
 		}
-		c, err = newConn(b, cfg, stats)
+		c, err = newSocketConn(b, cfg, stats)
 		return err
 	})
 	h.t.Cleanup(func() {

@@ -34,6 +34,8 @@ type Message struct {
 	ArrivedNanos int64
 	// ECN is the two bits of RFC 3168 section 5. All datagrams in Data have the same.
 	ECN uint8
+	// Fragmented says that the datagram came in fragments of IPv4, where the system tells.
+	Fragmented bool
 }
 
 // Datagrams returns how many datagrams the message holds. An empty datagram is one.
@@ -67,6 +69,9 @@ type Offloads struct {
 	Coalescing Offload `json:"coalescing"`
 	// Batch is recvmmsg and sendmmsg: several messages per system call.
 	Batch Offload `json:"batch"`
+	// Fragments is whether QUIC's packets can go in fragments of IPv4, where the path is too narrow for them: see
+	// [Conn.InFragments].
+	Fragments Offload `json:"fragments"`
 	// ReceiveBufferBytes and SendBufferBytes are what the kernel says that it gave; 0 where it does not tell.
 	ReceiveBufferBytes int `json:"receive_buffer_bytes"`
 	SendBufferBytes    int `json:"send_buffer_bytes"`

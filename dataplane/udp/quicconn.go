@@ -28,6 +28,11 @@ type QUICConn struct {
 	sizes   [2]int // of the buffers, by buffer; negative for the kernel's own
 	resize  sync.Once
 
+	begin  time.Time // since which the nanoseconds of narrow are counted
+	narrow *narrowPaths
+	twin   twin  // or nil
+	noTwin error // why
+
 	mu       sync.Mutex
 	some     sync.Cond // that a waiting reader has something to look at; its lock is mu
 	ring     []quicPacket
@@ -58,6 +63,7 @@ func newQUICConn(b backend, cfg Config, stats *counters) *QUICConn {
 	}
 	q := &QUICConn{
 		backend: b, stats: stats, ring: make([]quicPacket, packets),
+		begin: time.Now(), narrow: newNarrowPaths(), noTwin: errNoSocket,
 		sizes: [2]int{receiveBuffer: cfg.ReceiveBufferBytes, sendBuffer: cfg.SendBufferBytes},
 	}
 	for i, n := range q.sizes {
@@ -101,6 +107,9 @@ func (q *QUICConn) deliver(m *Message, data []byte, segmentBytes int) {
 		default:
 			q.pushLocked(m, data[:n])
 			queued++
+		}
+		if n > 0 && m.From.Addr().Is4() {
+			q.narrow.heard(m.From, data[:n], m.Fragmented, q.nanos())
 		}
 		data = data[n:]
 	}
@@ -155,7 +164,7 @@ func (q *QUICConn) popLocked(b, oob []byte) (n, oobn int, source *net.UDPAddr) {
 }
 
 // quicControlBytes holds the control messages of a received packet on any system.
-const quicControlBytes = 128
+const quicControlBytes = 192
 
 // ReadBatch waits for a packet and takes as many as there are and ms holds, each into its first buffer. The error is
 // net.ErrClosed, or os.ErrDeadlineExceeded. The flags are ignored.
@@ -199,29 +208,6 @@ func (q *QUICConn) ReadFrom(b []byte) (int, net.Addr, error) {
 		return 0, nil, err
 	}
 	return n, addr, nil
-}
-
-// WriteMsgUDP writes like (*net.UDPConn).WriteMsgUDP, with the same errors.
-func (q *QUICConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	if addr == nil {
-		return 0, 0, &net.OpError{Op: "write", Net: "udp", Err: net.InvalidAddrError("missing address")}
-	}
-	if err := q.backend.write(b, oob, addr.AddrPort()); err != nil {
-		return 0, 0, err
-	}
-	q.stats.quicWrites.Add(1)
-	q.stats.quicWriteBytes.Add(uint64(len(b)))
-	return len(b), len(oob), nil
-}
-
-// WriteTo writes a packet to an address, which is a *net.UDPAddr; quic-go uses it on Windows.
-func (q *QUICConn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	to, ok := addr.(*net.UDPAddr)
-	if !ok {
-		return 0, &net.OpError{Op: "write", Net: "udp", Addr: addr, Err: net.InvalidAddrError("not a UDP address")}
-	}
-	n, _, err := q.WriteMsgUDP(b, nil, to)
-	return n, err
 }
 
 // LocalAddr returns the address of the socket, a *net.UDPAddr.

@@ -65,7 +65,7 @@ func (b *batch) send(data []byte, segmentBytes int, ecn uint8, to *Destination) 
 		return ErrClosed
 	}
 	defer b.gate.leave()
-	s := b.senders.Get().(*sender) //nolint:forcetypeassert // the pool's New
+	s := b.sender()
 	defer b.senders.Put(s)
 	perCall := segmentBytes * segmentsPerCall(segmentBytes)
 	for {

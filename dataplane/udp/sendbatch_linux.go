@@ -10,7 +10,7 @@ func (b *batch) sendBatch(ms []Outgoing) (sent int, err error) {
 		return 0, ErrClosed
 	}
 	defer b.gate.leave()
-	s := b.senders.Get().(*sender) //nolint:forcetypeassert // the pool's New
+	s := b.sender()
 	defer b.senders.Put(s)
 	for sent < len(ms) {
 		prepared := b.prepare(s, ms[sent:])
@@ -76,7 +76,7 @@ func (b *batch) write(data, control []byte, to netip.AddrPort) error {
 		return &net.OpError{Op: "write", Net: "udp", Err: net.ErrClosed}
 	}
 	defer b.gate.leave()
-	s := b.senders.Get().(*sender) //nolint:forcetypeassert // the pool's New
+	s := b.sender()
 	defer b.senders.Put(s)
 	var err error
 	if s.name, err = newSockaddr(to, b.ipv6); err != nil {

@@ -35,6 +35,8 @@ type Stats struct {
 	// QUICWrites counts quic-go's writes, several packets each, and QUICWriteBytes their bytes.
 	QUICWrites     uint64 `json:"quic_writes"`
 	QUICWriteBytes uint64 `json:"quic_write_bytes"`
+	// QUICFragmented counts the datagrams among these that went in fragments.
+	QUICFragmented uint64 `json:"quic_fragmented"`
 }
 
 // counters are Stats in the making. The receiver's are apart from the senders', which other cores write to.
@@ -45,7 +47,7 @@ type counters struct {
 	_ [64]byte
 
 	sendCalls, sentDatagrams, sentBytes, segmentationRefused, waitsForRoom atomic.Uint64
-	lost, tooLong, noWayOut, quicWrites, quicWriteBytes                    atomic.Uint64
+	lost, tooLong, noWayOut, quicWrites, quicWriteBytes, quicFragmented    atomic.Uint64
 }
 
 // sent counts a call and what it took.
@@ -77,5 +79,6 @@ func (s *counters) stats() Stats {
 		Lost: s.lost.Load(), TooLong: s.tooLong.Load(), NoWayOut: s.noWayOut.Load(),
 		QUICDatagrams: s.quicDatagrams.Load(), QUICDropped: s.quicDropped.Load(), QUICTooLong: s.quicTooLong.Load(),
 		QUICWrites: s.quicWrites.Load(), QUICWriteBytes: s.quicWriteBytes.Load(),
+		QUICFragmented: s.quicFragmented.Load(),
 	}
 }

@@ -9,6 +9,9 @@ import (
 	"github.com/aethertunnel/aethertunnel/cmd/internal/demo/stage"
 )
 
+// ownName is the name of our own column.
+const ownName = "aetherd"
+
 // Options says what to measure.
 type Options struct {
 	Version  string        // of this build

@@ -9,8 +9,6 @@ import (
 )
 
 const (
-	// ownName is the name of our own column.
-	ownName = "aetherd"
 	// rivalName is the program that --vs knows, and selfName what stands for this build once more.
 	rivalName = "wireguard-go"
 	selfName  = "self"

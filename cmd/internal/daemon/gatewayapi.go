@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/aethertunnel/aethertunnel/control"
@@ -47,7 +48,7 @@ func (n *node) baseStatus() api.Status {
 }
 
 // peer makes the API's view of a session.
-func peer(name, id string, l *control.LinkStatus, s dataplane.PeerStats) api.Peer {
+func (n *node) peer(name, id string, l *control.LinkStatus, s dataplane.PeerStats) api.Peer {
 	p := api.Peer{
 		Name: name, NodeID: id,
 		ReceivedPackets: s.ReceivedPackets, ReceivedBytes: s.ReceivedBytes,
@@ -57,6 +58,7 @@ func peer(name, id string, l *control.LinkStatus, s dataplane.PeerStats) api.Pee
 		p.Connected, p.Since, p.Remote, p.KeyExchange = true, &l.Since, l.Remote.String(), l.Group
 		p.Path, p.RTTMicros, p.MaxPacketBytes = "session", l.RTT.Microseconds(), l.MaxPacketBytes
 		p.Ignored = l.Ignored
+		p.InFragments = slices.ContainsFunc(n.sockets, func(s *socket) bool { return s.udp.InFragments(l.Remote) })
 		if lane := s.Lane; lane != nil {
 			// The lane finds a peer that has moved at once, the session with its next packet.
 			p.Path, p.Remote = "lane", lane.Remote.String()
@@ -89,7 +91,7 @@ func (g *gatewayNode) Status() api.Status {
 		if n.ID == status.Self.ID || n.IsRevoked() {
 			continue
 		}
-		p := peer(n.Name, n.ID.String(), n.Link, stats[dataplane.PeerID(n.ID)])
+		p := g.peer(n.Name, n.ID.String(), n.Link, stats[dataplane.PeerID(n.ID)])
 		if n.ByToken {
 			p.Authentication = "classical authentication"
 		}

@@ -47,7 +47,8 @@ func (n *node) runMember(ctx context.Context) error {
 	var once sync.Once
 	m.member = control.NewMember(control.MemberConfig{
 		Key: n.state.key, Membership: *n.state.membership, Save: n.state.saveMembership,
-		KeyExchange: policy(n.opts.Config.TLS), Transport: tracedTransport{socket.transport, n.drops}, Resolver: resolver,
+		KeyExchange: policy(n.opts.Config.TLS),
+		Transport:   tracedTransport{socket.transport, n.drops, socket.udp}, Resolver: resolver,
 		Dataplane: n.engine, Host: n.host, Offer: n.opts.Config.Routes.Advertise, Changes: changes,
 		Observe: func(e control.Event) {
 			n.observe(e)
@@ -74,7 +75,7 @@ func (m *memberNode) join(ctx context.Context, s *socket) error {
 	m.observe(control.Event{Kind: control.EventDialing, Text: fmt.Sprint(m.plan.invite.Addresses)})
 	membership, err := control.Join(ctx, control.JoinConfig{
 		Key: m.state.key, Invite: *m.plan.invite, Name: m.name(), Offer: m.opts.Config.Routes.Advertise,
-		KeyExchange: policy(m.opts.Config.TLS), Transport: s.transport,
+		KeyExchange: policy(m.opts.Config.TLS), Transport: tracedTransport{s.transport, m.drops, s.udp},
 		Resolver: markedResolver(m.host.selectors.Mark), Now: now,
 	})
 	if err != nil {

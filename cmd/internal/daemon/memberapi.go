@@ -32,7 +32,7 @@ func (m *memberNode) Status() api.Status {
 	if name == "" {
 		name = "gateway"
 	}
-	p := peer(name, id.String(), status.Link, m.engine.Stats().Peers[dataplane.PeerID(id)])
+	p := m.peer(name, id.String(), status.Link, m.engine.Stats().Peers[dataplane.PeerID(id)])
 	for _, a := range gatewayAddresses(status.Membership) {
 		p.Addresses = append(p.Addresses, a.String())
 	}

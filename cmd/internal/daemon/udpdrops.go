@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"sync"
@@ -10,6 +12,9 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/qlog"
 	"github.com/quic-go/quic-go/qlogwriter"
+
+	"github.com/aethertunnel/aethertunnel/control/masque"
+	"github.com/aethertunnel/aethertunnel/dataplane/udp"
 )
 
 // udpDrops counts the datagrams that QUIC threw away: garbage, unknown connections and floods before they reached a
@@ -54,17 +59,31 @@ func (d *udpDrops) trace(c *quic.Config) *quic.Config {
 	return traced
 }
 
-// tracedTransport dials connections that tell what they drop.
+// tracedTransport dials connections that tell what they drop, and why they were not made if the socket knows.
 type tracedTransport struct {
 	*quic.Transport
 	drops *udpDrops
+	udp   *udp.Conn
 }
+
+// errNarrow is about a packet size that is worth no try.
+var errNarrow = errors.New("packets of this size are too long for the path")
 
 // Dial implements [control.Transport].
 func (t tracedTransport) Dial(
 	ctx context.Context, addr net.Addr, tlsConfig *tls.Config, config *quic.Config,
 ) (*quic.Conn, error) {
-	return t.Transport.Dial(ctx, addr, tlsConfig, t.drops.trace(config))
+	to, ok := addr.(*net.UDPAddr)
+	if ok && config.InitialPacketSize > masque.SmallestPacketSize && t.udp.InFragments(to.AddrPort()) {
+		return nil, errNarrow // known to be so: a shorter one at once
+	}
+	conn, err := t.Transport.Dial(ctx, addr, tlsConfig, t.drops.trace(config))
+	if ok && err != nil {
+		if why := t.udp.PathError(to.AddrPort()); why != nil {
+			err = fmt.Errorf("%w: %w", why, err)
+		}
+	}
+	return conn, err
 }
 
 // Close implements [qlogwriter.Recorder].

@@ -134,7 +134,8 @@ func unsettled() ([]string, error) {
 			isLocal := func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(x.IP) }
 			return x.Flags&unix.IFA_F_TENTATIVE != 0 || !slices.ContainsFunc(locals, isLocal)
 		})
-		if a.Flags&net.FlagRunning == 0 || late || len(addresses) == 0 {
+		alone := len(addresses) == 0 && a.MTU >= 1280 // the kernel speaks no IPv6 on shorter links (RFC 8200 section 5)
+		if a.Flags&net.FlagRunning == 0 || late || alone {
 			waiting = append(waiting, a.Name)
 		}
 	}
