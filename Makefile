@@ -30,7 +30,8 @@ test: ## all tests, end to end included (as root, or in a user namespace)
 race: ## all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -count=1 -shuffle=on -timeout 30m ./...
 
-soak: ## the long end-to-end forms: 200 cycles of up and kill -9, 30 s of blackout
+soak: ## the long forms: 20,000 simulated lanes, 200 cycles of up and kill -9, 30 s of blackout
+	$(GO) test -count=1 -timeout 60m ./dataplane/netsim -netsim.schedules=5000
 	AETHER_SOAK=200 $(GO) test -count=1 -timeout 60m -run 'KilledDaemons|ConnectionsSurvive' -v ./cmd/internal/e2e
 
 fuzz: ## every fuzz target, FUZZTIME (100000x) runs or seconds each

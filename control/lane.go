@@ -28,6 +28,8 @@ const (
 	laneOfferBurst  = 8
 	// laneRetryAfter is how long after the end of a lane whose session goes on another one is offered over it.
 	laneRetryAfter = 30 * time.Second
+	// laneRetrySilent is the same if an offer was not answered: mostly the peer knows nothing of lanes.
+	laneRetrySilent = 10 * time.Minute
 )
 
 // errUnread is why a session is given up on which the peer does not read what it is told of lanes.
@@ -111,6 +113,7 @@ type laneSession struct {
 	party  *laneParty
 	link   *link
 	socket *LaneSocket
+	serial uint64 // later sessions have higher ones
 }
 
 // notice writes a line to the log, unless there have been too many.
@@ -154,7 +157,8 @@ func (ls *Lanes) begin(peer identity.ID, l *link, socket *LaneSocket, role keysc
 		}
 		ls.parties[peer] = p
 	}
-	s := &laneSession{party: p, link: l, socket: socket}
+	p.begun++
+	s := &laneSession{party: p, link: l, socket: socket, serial: p.begun}
 	tlsState := l.conn.ConnectionState().TLS
 	s.Role, s.Export = role, tlsState.ExportKeyingMaterial
 	p.live[&s.Session] = s

@@ -313,7 +313,7 @@ func TestDataplaneWithoutLanes(t *testing.T) {
 	}
 }
 
-// TestPeerWithoutLanes: an offer that nobody answers is forgotten, and not repeated.
+// TestPeerWithoutLanes: an offer that nobody answers is forgotten, and not repeated for long.
 func TestPeerWithoutLanes(t *testing.T) {
 	g := newLaneGateway(t)
 	g.gateway.cfg.Lanes = nil
@@ -337,11 +337,42 @@ func TestPeerWithoutLanes(t *testing.T) {
 		return over
 	}
 	await(t, "the end of the offer", gone)
-	m.ahead.Add(int64(time.Hour))
+	m.freeze()
+	m.ahead.Add(int64(laneRetrySilent) - int64(time.Minute))
 	m.lanes.tick()
 	if !gone() {
-		t.Error("it is offered again")
+		t.Error("it is offered again soon")
 	}
+	m.ahead.Add(int64(time.Minute))
+	await(t, "the next offer", func() bool { return !gone() })
 	g.flowUp(m).passes(5)
 	m.quiet()
+}
+
+// TestOfferOverAnOlderSession: what a client said on a session that it has left must not undo the lane of the next.
+func TestOfferOverAnOlderSession(t *testing.T) {
+	g := newLaneGateway(t)
+	m := g.newLaneMember(t, "laptop")
+	id := g.joined(m)
+	later := &laneSession{}
+	g.party(m.key.ID(), func(p *laneParty) {
+		p.begun++
+		later.party, later.serial = p, p.begun
+		p.live[&later.Session] = later
+	})
+	m.party(g.key.ID(), func(p *laneParty) {
+		if err := p.offerNew(); err != nil {
+			t.Error(err)
+		}
+	})
+	await(t, "the refusal", func() bool {
+		refused := false
+		m.party(g.key.ID(), func(p *laneParty) { refused = p.current == nil && p.older != nil })
+		return refused
+	})
+	if got, ok := g.laneIs(m.key.ID(), true); !ok || got != id {
+		t.Error("the gateway has left the lane")
+	}
+	g.flowUp(m).passes(5)
+	g.party(m.key.ID(), func(p *laneParty) { delete(p.live, &later.Session) })
 }

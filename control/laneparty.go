@@ -23,6 +23,7 @@ type laneParty struct {
 	retryAt int64         // when another lane is offered over client; 0 is never
 	offers  *rate.Limiter // of the peer
 	over    bool          // no more lanes are made
+	begun   uint64        // sessions so far
 
 	sealedBefore, openedBefore uint64 // packets of lanes that are over
 }
@@ -97,7 +98,7 @@ func (p *laneParty) message(s *laneSession, payload []byte) error {
 		return err
 	}
 	c := p.find(h, payload)
-	if c == nil && h.Kind == lane.KindOffer && s.Role == keyschedule.Server && h.Number == 0 {
+	if c == nil && h.Kind == lane.KindOffer && s.Role == keyschedule.Server && h.Number == 0 && p.isNewest(s) {
 		return p.offered(s, payload)
 	}
 	if c == nil {
@@ -106,6 +107,17 @@ func (p *laneParty) message(s *laneSession, payload []byte) error {
 	out, err := c.n.Step(&s.Session, payload, p.lanes.cfg.Nanos())
 	p.apply(c, out)
 	return err
+}
+
+// isNewest reports whether a session is the last that has begun: the client has gone on to that one, and what it said of
+// lanes on others before is not to undo what it says there.
+func (p *laneParty) isNewest(s *laneSession) bool {
+	for _, other := range p.live {
+		if other.serial > s.serial {
+			return false
+		}
+	}
+	return true
 }
 
 // offered answers the offer of a lane.
@@ -247,20 +259,28 @@ func (p *laneParty) forget(c *laneState, reason lane.Reason) {
 		if p.client == nil || p.over || !worthRetrying(reason) {
 			return
 		}
-		p.retryAt = p.lanes.cfg.Nanos()
-		if reason != lane.ReasonReset { // after which the peer has nothing against a lane
-			p.retryAt += int64(laneRetryAfter)
-		}
+		p.retryAt = p.lanes.cfg.Nanos() + int64(retryAfter(reason))
 	case p.older:
 		p.older = nil
 	}
+}
+
+// retryAfter is how long after the end of a lane another one is offered over the same session.
+func retryAfter(r lane.Reason) time.Duration {
+	switch r {
+	case lane.ReasonReset: // the peer has nothing against a lane
+		return 0
+	case lane.ReasonTimeout:
+		return laneRetrySilent
+	}
+	return laneRetryAfter
 }
 
 // worthRetrying reports whether after the end of a lane another one may do better over the same session.
 func worthRetrying(r lane.Reason) bool {
 	switch r {
 	case lane.ReasonUnspecified, lane.ReasonProtocol, lane.ReasonForgery, lane.ReasonExpired, lane.ReasonExcessive,
-		lane.ReasonInternal, lane.ReasonReset:
+		lane.ReasonInternal, lane.ReasonReset, lane.ReasonTimeout:
 		return true
 	}
 	return false

@@ -68,6 +68,9 @@ func (c *laneState) do(e lane.Event) error {
 	case lane.EventSeal:
 		return c.lane.Seal(e.Epoch, e.Seal)
 	case lane.EventAdopted:
+		if s := c.session(); s != nil { // which may have been made elsewhere than the one before
+			c.lane.Try(s.link.currentRemote())
+		}
 		return c.lane.Keep(e.Epoch)
 	case lane.EventWipe:
 		c.lane.Expire()

@@ -312,6 +312,12 @@ func (l *Lane) fail(reason lane.Reason) {
 	l.failed()
 }
 
+// Try asks whether the peer is at an address, such as that of a session which has been made anew, and moves there when it
+// answers.
+func (l *Lane) Try(remote netip.AddrPort) {
+	l.path.try(path.Address{Remote: remote}, l.engine.now())
+}
+
 // AddPeerIDs takes in connection IDs that the peer has issued since the lane was made.
 func (l *Lane) AddPeerIDs(ids []lane.IssuedID) {
 	l.path.mu.Lock()

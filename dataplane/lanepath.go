@@ -136,6 +136,14 @@ func (p *lanePath) elsewhere(from path.Address, number uint64, highest bool, byt
 	p.schedule()
 }
 
+// try asks a path that control knows of. From which of our addresses it goes is the system's choice.
+func (p *lanePath) try(to path.Address, nowNanos int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.validation.Try(to, nowNanos)
+	p.schedule()
+}
+
 // moved follows the validation.
 func (p *lanePath) moved(r path.Roaming, nowNanos int64) {
 	if r != path.RoamingMoved {
@@ -195,7 +203,7 @@ func (p *lanePath) answer(data lane.PathData, from path.Address) {
 		return
 	}
 	if end := p.ends.at(index, from); end != nil {
-		p.l.say(controlPacket{frames: frames, by: &way{end.to, end.id}})
+		p.l.say(controlPacket{frames: frames, by: p.ends.way(end)})
 	}
 }
 
@@ -285,7 +293,7 @@ func (p *lanePath) doDue(nowNanos int64) path.Sign {
 			break
 		}
 		if end := p.ends.at(c.Path, c.To); end != nil {
-			p.l.say(controlPacket{frames: lane.AppendPathChallenge(nil, data), by: &way{end.to, end.id}, asks: true})
+			p.l.say(controlPacket{frames: lane.AppendPathChallenge(nil, data), by: p.ends.way(end), asks: true})
 		}
 	}
 	if p.hasReport && p.reporter.Due(nowNanos) {

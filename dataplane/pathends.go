@@ -47,8 +47,7 @@ func (e *pathEnds) use(index int) {
 		before.own = false
 	}
 	e.active = index
-	inUse := end.way
-	e.l.way.Store(&inUse)
+	e.l.way.Store(e.way(end))
 }
 
 // issue takes in connection IDs that the peer has issued.
@@ -82,6 +81,14 @@ func (e *pathEnds) at(index int, a path.Address) *pathEnd {
 	return end
 }
 
+// way returns how packets go on a path.
+func (e *pathEnds) way(end *pathEnd) *way {
+	if end.own {
+		return &way{end.to, end.id}
+	}
+	return &way{end.to, e.of[e.active].id}
+}
+
 // restart forgets all paths but the one in use, which is the first from now on and goes to another destination.
 func (e *pathEnds) restart(to *udp.Destination) {
 	for i := range e.of {
@@ -98,9 +105,6 @@ func (e *pathEnds) restart(to *udp.Destination) {
 func (e *pathEnds) identify(index int) {
 	end := &e.of[index]
 	if len(e.spare) == 0 || e.l.over.Load() {
-		if !end.own {
-			end.id = e.of[e.active].id
-		}
 		return
 	}
 	e.retireID(end)

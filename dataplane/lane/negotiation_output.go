@@ -41,7 +41,7 @@ const (
 // String names the kind for log lines.
 func (k EventKind) String() string {
 	names := [...]string{
-		"none", "ready", "issue", "retire", "install", "seal", "seal stop", "wipe", "ping", "report", "adopted",
+		"none", "ready", "issue", "retire", "peer IDs", "install", "seal", "seal stop", "wipe", "ping", "adopted",
 		"adoption failed", "closed",
 	}
 	if int(k) >= len(names) {
