@@ -314,31 +314,29 @@ func TestLaneIsOfferedAgain(t *testing.T) {
 	}
 }
 
-// TestLaneForgottenByThePeer: its packets are answered with a stateless reset, and a new one is made over the same session.
+// TestLaneForgottenByThePeer: who hears of it, by a stateless reset, has a new one made at once over the same session.
 func TestLaneForgottenByThePeer(t *testing.T) {
-	for name, forgetful := range map[string]func(*laneGateway, *laneMember) *laneNode{
+	for name, hears := range map[string]func(*laneGateway, *laneMember) *laneNode{
 		"gateway": func(g *laneGateway, _ *laneMember) *laneNode { return g.laneNode },
 		"member":  func(_ *laneGateway, m *laneMember) *laneNode { return m.laneNode },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newLaneGateway(t)
 			m := g.newLaneMember(t, "laptop")
-			id := g.joined(m)
-			session := m.session()
-			peer := m.key.ID()
+			id, session := g.joined(m), m.session()
+			g.freeze()
+			m.freeze()
+			n, peer := hears(g, m), m.key.ID()
 			if name == "member" {
 				peer = g.key.ID()
 			}
-			forgetful(g, m).party(peer, func(p *laneParty) { p.current.lane.Close() })
-			up, down := g.flowUp(m), g.flowDown(m)
-			await(t, "another lane", func() bool {
-				up.send()
-				down.send()
-				other, ok := m.laneIs(g.key.ID(), true)
-				return ok && other != id
-			})
-			g.joined(m)
+			n.party(peer, func(p *laneParty) { p.failed(p.current, lane.ReasonReset, n.lanes.cfg.Nanos()) })
+			if other := g.joined(m); other == id {
+				t.Error("it is the same lane")
+			}
 			g.onlyOne(m)
+			g.flowUp(m).passes(5)
+			g.flowDown(m).passes(5)
 			if m.session() != session {
 				t.Error("the session was made anew too")
 			}

@@ -416,19 +416,6 @@ func (g *laneGateway) flowDown(m *laneMember) *flow {
 	return &flow{t: m.t, from: g.laneNode, to: m.laneNode, src: gatewayTunnel4, dst: m.membership.Addresses[0]}
 }
 
-// send sends a packet, whether it arrives or not.
-func (f *flow) send() {
-	f.t.Helper()
-	if err := f.from.nic.Inject(numbered(f.src, f.dst, f.next)); err != nil {
-		f.t.Fatal(err)
-	}
-	f.next++
-	select {
-	case <-f.to.nic.Packets():
-	default:
-	}
-}
-
 // passes sends packets and fails the test unless each arrives, before the next is sent.
 func (f *flow) passes(packets int) {
 	f.t.Helper()

@@ -19,6 +19,7 @@ const (
 	DropOffload                      // the host's request to cut it, or to complete its checksum, does not fit the packet
 	DropCongestion                   // the outer packet met congestion, which the inner one cannot report (RFC 6040)
 	DropLaneForged                   // a lane packet that does not open: forged, damaged or of a key that is gone
+	DropLaneEnded                    // a lane packet that comes when the lane has just ended
 	DropLaneReplayed                 // a lane packet that was opened before, or is too old to tell
 	DropLaneFrames                   // a lane packet whose frames, or context, are not what was agreed
 	DropPieces                       // a packet that was sent in pieces and did not become whole again
@@ -29,8 +30,8 @@ const (
 
 var reasonNames = [reasonCount]string{
 	"malformed", "not_forwardable", "source_not_assigned", "no_route", "no_session", "queue_full", "queue_delay", "too_big",
-	"hop_limit", "nic_refused", "nic_unreadable", "offload", "congestion", "lane_forged", "lane_replayed", "lane_frames",
-	"lane_pieces", "lane_key", "send_failed",
+	"hop_limit", "nic_refused", "nic_unreadable", "offload", "congestion", "lane_forged", "lane_ended",
+	"lane_replayed", "lane_frames", "lane_pieces", "lane_key", "send_failed",
 }
 
 // String returns the reason as it appears in status and metrics.

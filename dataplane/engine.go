@@ -87,6 +87,7 @@ func New() *Engine {
 		peers:      make(map[PeerID]*peer),
 		kicks:      kicks{wake: make(chan struct{}, 1)},
 		keeper:     newKeeper(),
+		lanes:      newLaneTable(),
 		resets:     newResetTable(),
 		pieces:     path.NewPieceBuffers(pieceBytes),
 	}

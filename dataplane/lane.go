@@ -339,8 +339,8 @@ func (l *Lane) Close() {
 	l.mu.Lock()
 	l.over.Store(true)
 	l.stopped.Store(true)
-	for _, id := range l.ids {
-		l.engine.lanes.remove(id)
+	if len(l.ids) > 0 {
+		l.engine.lanes.end(l.ids)
 	}
 	l.ids, l.control = nil, nil
 	l.mu.Unlock()

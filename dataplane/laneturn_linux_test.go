@@ -82,7 +82,8 @@ func TestClosedLaneIsForgotten(t *testing.T) {
 		t.Fatalf("index %d with the keeper, %d lanes of the peer", l.kept.index, len(l.peer.lanes))
 	}
 	s.lane.Close()
-	if l := s.lane; l.kept.index != 0 || !l.kept.over || len(l.peer.lanes) != 0 || s.from.engine.lanes.find(l.id) != nil {
+	if l := s.lane; l.kept.index != 0 || !l.kept.over || len(l.peer.lanes) != 0 ||
+		s.from.engine.lanes.find(l.id) != s.from.engine.lanes.ended {
 		t.Errorf("still known: %+v, %d lanes of the peer", l.kept, len(l.peer.lanes))
 	}
 }

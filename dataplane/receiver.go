@@ -118,6 +118,8 @@ func (r *receiver) message(m *udp.Message, nowNanos int64) error {
 			r.conn.DeliverDatagram(m, datagram)
 		case l == nil:
 			r.e.drop(DropLaneForged)
+		case l == r.e.lanes.ended:
+			r.e.drop(DropLaneEnded)
 		default:
 			if err := r.open(l, m, datagram, nowNanos); err != nil {
 				return err
@@ -140,6 +142,9 @@ func (r *receiver) find(datagram []byte) (l *Lane, ours bool) {
 	}
 	if l = r.e.lanes.find(id); l == nil {
 		return nil, false
+	}
+	if l == r.e.lanes.ended {
+		return l, true
 	}
 	// A lane's packet at another socket than its own is nobody's: QUIC there would answer it with a stateless reset.
 	opener := l.opener.Load()
