@@ -22,7 +22,7 @@ func (t *laneTable) shard(id lane.ConnectionID) *atomic.Pointer[map[lane.Connect
 	return &t.shards[id[len(id)-1]]
 }
 
-// find returns nil for an ID that no lane takes packets for.
+// find returns nil for an ID that no lane takes packets for, and ended for one whose lane has just ended.
 func (t *laneTable) find(id lane.ConnectionID) *Lane {
 	m := t.shard(id).Load()
 	if m == nil {

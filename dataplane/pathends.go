@@ -25,9 +25,9 @@ type pathEnds struct {
 
 // pathEnd is the end of one path.
 type pathEnd struct {
-	way
-	issued lane.IssuedID // what way.id is from, if own
-	own    bool          // the connection ID is this path's
+	to     *udp.Destination
+	issued lane.IssuedID // the connection ID, if own
+	own    bool          // it is this path's; else packets go by that of the path in use
 	worn   bool          // another path had it before
 }
 
@@ -43,7 +43,7 @@ func (e *pathEnds) begin(to *udp.Destination, ids []lane.IssuedID) {
 func (e *pathEnds) use(index int) {
 	end, before := &e.of[index], &e.of[e.active]
 	if !end.own && end != before {
-		end.id, end.issued, end.own, end.worn = before.id, before.issued, before.own, true
+		end.issued, end.own, end.worn = before.issued, before.own, true
 		before.own = false
 	}
 	e.active = index
@@ -84,9 +84,9 @@ func (e *pathEnds) at(index int, a path.Address) *pathEnd {
 // way returns how packets go on a path.
 func (e *pathEnds) way(end *pathEnd) *way {
 	if end.own {
-		return &way{end.to, end.id}
+		return &way{end.to, end.issued.ID}
 	}
-	return &way{end.to, e.of[e.active].id}
+	return &way{end.to, e.of[e.active].issued.ID}
 }
 
 // restart forgets all paths but the one in use, which is the first from now on and goes to another destination.
@@ -108,8 +108,8 @@ func (e *pathEnds) identify(index int) {
 		return
 	}
 	e.retireID(end)
-	end.issued, e.spare = e.spare[0], e.spare[1:]
-	end.id, end.own, end.worn = end.issued.ID, true, false
+	end.issued, end.own, end.worn = e.spare[0], true, false
+	e.spare = e.spare[1:]
 	e.l.engine.resets.add(end.issued.Token, e.l)
 }
 

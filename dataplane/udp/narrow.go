@@ -142,6 +142,10 @@ func (n *narrowPaths) sound(p *narrowPath, on bool) {
 // any reports whether any path is narrow, or being sounded.
 func (n *narrowPaths) any() bool { return n.narrow.Load() != 0 }
 
+// concerns reports whether datagrams that begin with first can say anything about a path, or may be of one that is narrow:
+// most are neither.
+func (n *narrowPaths) concerns(first byte) bool { return isLong(first) || n.any() }
+
 // isLong reports whether a packet has QUIC's long header, as those of a handshake have.
 func isLong(first byte) bool { return first&0x80 != 0 }
 
@@ -200,10 +204,10 @@ func (p *narrowPath) asked(nowNanos int64) bool {
 
 // heard is told of a datagram that is not a lane's. fragmented says that it came in fragments.
 func (n *narrowPaths) heard(remote netip.AddrPort, datagram []byte, fragmented bool, nowNanos int64) {
-	initial := isInitial(datagram)
-	if !isLong(datagram[0]) && !n.any() {
+	if !n.concerns(datagram[0]) {
 		return
 	}
+	initial := isInitial(datagram)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := n.find(remote, initial, nowNanos)

@@ -108,7 +108,7 @@ func (q *QUICConn) deliver(m *Message, data []byte, segmentBytes int) {
 			q.pushLocked(m, data[:n])
 			queued++
 		}
-		if n > 0 && m.From.Addr().Is4() {
+		if m.From.Addr().Is4() {
 			q.narrow.heard(m.From, data[:n], m.Fragmented, q.nanos())
 		}
 		data = data[n:]

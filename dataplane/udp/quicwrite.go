@@ -40,7 +40,7 @@ func (q *QUICConn) write(b, control []byte, to netip.AddrPort) error {
 	if len(b) == 0 || !remote.Addr().Is4() {
 		return q.backend.write(b, control, to)
 	}
-	if isLong(b[0]) || q.narrow.any() {
+	if q.narrow.concerns(b[0]) {
 		segment := sentSegment(control, b)
 		fragments, sound := q.narrow.writing(remote, b[0], segment, q.nanos())
 		if sound {
