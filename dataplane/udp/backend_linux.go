@@ -19,7 +19,7 @@ func openWith(ctx context.Context, cfg Config, stats *counters, k kernel) (backe
 	if err := probe(k); err != nil {
 		return openPortable(ctx, cfg, stats, "not available from this kernel: "+err.Error())
 	}
-	return openBatch(cfg, stats, k)
+	return openBatch(ctx, cfg, stats, k)
 }
 
 // reasonOff is the reason for what Config switches off.

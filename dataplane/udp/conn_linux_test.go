@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
-	"runtime"
 	"testing"
 	"time"
 
@@ -357,18 +356,16 @@ func TestOptions(t *testing.T) {
 func TestClose(t *testing.T) {
 	for _, cfg := range []Config{{}, {WithoutBatch: true}} {
 		left, _ := newLink(t, 1500)
-		c := left.open(cfg)
+		k := &faulty{kernel: linux{}, waits: make(chan struct{}, 1)}
+		c := left.openWith(cfg, k)
 		d := to(t, c, at(c, left4))
-		thread, ended := make(chan int), make(chan error)
+		ended := make(chan error)
 		go func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			thread <- unix.Gettid()
 			_, err := c.Receive(messages(1))
 			ended <- err
 		}()
-		if id := <-thread; !cfg.WithoutBatch {
-			asleep(t, id, unix.SYS_RECVMMSG)
+		if !cfg.WithoutBatch {
+			<-k.waits
 		}
 		if err := c.Close(); err != nil {
 			t.Fatal(err)

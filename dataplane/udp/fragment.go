@@ -3,6 +3,8 @@ package udp
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"github.com/aethertunnel/aethertunnel/dataplane/packet"
 )
 
 const (
@@ -35,9 +37,8 @@ func (f *fragmentFlow) appendUDP(dst, payload []byte) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, uint16(length))
 	dst = append(append(dst, 0, 0), payload...)
 	from, to := f.from.Addr().As4(), f.to.Addr().As4()
-	sum := onesSum(protocolUDP+uint64(length), from[:])
-	sum = onesSum(onesSum(sum, to[:]), dst[at:])
-	check := ^foldSum(sum)
+	sum := packet.Sum(to[:], packet.Sum(from[:], protocolUDP+uint16(length)))
+	check := ^packet.Sum(dst[at:], sum)
 	if check == 0 {
 		check = 0xffff // 0 says that there is none
 	}
@@ -61,22 +62,4 @@ func (f *fragmentFlow) appendFragment(dst, datagram []byte, offset int) (fragmen
 	dst = append(dst, fragmentTTL, protocolUDP, 0, 0)
 	dst = append(append(dst, from[:]...), to[:]...)
 	return append(dst, datagram[offset:offset+n]...), next
-}
-
-// onesSum adds 16-bit words to the sum of RFC 1071.
-func onesSum(sum uint64, b []byte) uint64 {
-	for ; len(b) >= 2; b = b[2:] {
-		sum += uint64(binary.BigEndian.Uint16(b))
-	}
-	if len(b) == 1 {
-		sum += uint64(b[0]) << 8
-	}
-	return sum
-}
-
-func foldSum(sum uint64) uint16 {
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return uint16(sum)
 }

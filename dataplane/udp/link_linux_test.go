@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -200,20 +199,6 @@ func arrive(t testing.TB, from *Conn, d *Destination, into *Conn) {
 	for string(ms[0].Data[max(0, len(ms[0].Data)-3):]) != "end" {
 		if _, err := into.Receive(ms); err != nil {
 			t.Fatalf("receive: %v", err)
-		}
-	}
-}
-
-// asleep waits until a thread of this process sleeps in a system call.
-func asleep(t testing.TB, thread int, call uintptr) {
-	t.Helper()
-	for prefix := fmt.Sprintf("%d ", call); ; runtime.Gosched() {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/syscall", thread))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.HasPrefix(string(b), prefix) {
-			return
 		}
 	}
 }

@@ -8,9 +8,11 @@ import (
 )
 
 // setOptions makes the kernel tell addresses, ECN and time of what arrives, and set DF on what is sent without believing in
-// path MTUs it has heard of (RFC 8899 section 4.1). ipv6 sockets carry IPv4 too.
+// path MTUs it has heard of (RFC 8899 section 4.1). Addresses come from peers, so broadcasts, which package net permits, are
+// refused. ipv6 sockets carry IPv4 too.
 func setOptions(fd int, ipv6 bool) error {
 	err := errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 0),
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVTOS, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1),

@@ -48,13 +48,19 @@ func (p *portable) receive(ms []Message) (int, error) {
 			m.Data, m.From = data[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 			m.parseControl(p.control[:controlBytes])
 			return 1, nil
-		case p.closing.Load():
-			return 0, ErrClosed
-		case !isPassing(err):
-			return 0, fmt.Errorf("receive UDP: %w", err)
+		case p.closing.Load() || !isPassing(err):
+			return 0, p.closedOr("receive", err)
 		}
 		p.stats.receiveErrors.Add(1)
 	}
+}
+
+// closedOr is the error of an operation, or ErrClosed if that is why.
+func (p *portable) closedOr(operation string, err error) error {
+	if p.closing.Load() {
+		return ErrClosed
+	}
+	return fmt.Errorf("%s UDP: %w", operation, err)
 }
 
 // isPassing reports whether a receive failed with an error that the network sent in answer to something sent before, which

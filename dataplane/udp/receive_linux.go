@@ -2,6 +2,7 @@ package udp
 
 import (
 	"fmt"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -10,8 +11,14 @@ import (
 // told twice.
 const controlBytes = 192
 
-// receiver is what recvmmsg writes to, beside the data.
+// receiver is what recvmmsg writes to, beside the data, and a call that is under way, kept here so that none of it is
+// allocated.
 type receiver struct {
+	kernel  kernel
+	attempt func(fd uintptr) bool
+	n       int // messages offered, then received
+	errno   syscall.Errno
+
 	headers [MaxBatch]mmsghdr
 	control [MaxBatch][controlBytes]byte
 	vectors [MaxBatch]unix.Iovec
@@ -19,8 +26,9 @@ type receiver struct {
 	zones   zones
 }
 
-func newReceiver() *receiver {
-	r := &receiver{}
+func newReceiver(k kernel) *receiver {
+	r := &receiver{kernel: k}
+	r.attempt = r.attemptReceive
 	for i := range r.headers {
 		h := &r.headers[i].Msghdr
 		h.Name, h.Control, h.Iov = &r.names[i][0], &r.control[i][0], &r.vectors[i]
@@ -51,26 +59,35 @@ func (r *receiver) take(ms []Message) {
 	}
 }
 
-func (b *batch) receive(ms []Message) (int, error) {
-	if !b.gate.enter() {
-		return 0, ErrClosed
+// attemptReceive takes what is there. It reports false if the poller shall wait for more.
+func (r *receiver) attemptReceive(fd uintptr) bool {
+	n := 0
+	for r.errno = unix.EINTR; r.errno == unix.EINTR; {
+		n, r.errno = r.kernel.recvmmsg(int(fd), r.headers[:r.n])
 	}
-	defer b.gate.leave()
+	if r.errno == unix.EAGAIN {
+		return false
+	}
+	r.n = n
+	return true
+}
+
+func (b *batch) receive(ms []Message) (int, error) {
 	r := b.receiver
 	r.offer(ms)
 	for {
-		n, errno := b.kernel.recvmmsg(b.fd, r.headers[:len(ms)], unix.MSG_WAITFORONE)
+		r.n = len(ms)
+		if err := b.raw.Read(r.attempt); err != nil {
+			return 0, b.closedOr("receive", err)
+		}
 		switch {
-		case b.gate.isClosed(): // which ends the wait with nothing, or an empty datagram
-			return 0, ErrClosed
-		case errno == 0:
-			r.take(ms[:n])
-			return n, nil
-		case errno == unix.EINTR:
-		case isPassing(errno):
+		case r.errno == 0:
+			r.take(ms[:r.n])
+			return r.n, nil
+		case isPassing(r.errno):
 			b.stats.receiveErrors.Add(1)
 		default:
-			return 0, fmt.Errorf("receive UDP: %w", errno)
+			return 0, fmt.Errorf("receive UDP: %w", r.errno)
 		}
 	}
 }

@@ -6,17 +6,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sender is what sendmmsg reads from, beside the data and the address.
+// sender is what sendmmsg reads from, beside the data and the address, and a call that is under way, kept here so that
+// none of it is allocated.
 type sender struct {
+	kernel   kernel
+	stats    *counters
+	attempt  func(fd uintptr) bool
+	from, to int // of headers
+	n        int // sent
+	errno    syscall.Errno
+
 	headers [MaxBatch]mmsghdr
 	control [MaxBatch][controlBytes]byte
 	vectors [MaxBatch]unix.Iovec
-	fds     [1]unix.PollFd
 	name    sockaddr // of what quic-go writes
 }
 
-func newSender() *sender {
-	s := &sender{}
+func newSender(k kernel, stats *counters) *sender {
+	s := &sender{kernel: k, stats: stats}
+	s.attempt = s.attemptSend
 	for i := range s.headers {
 		s.headers[i].Iov = &s.vectors[i]
 		s.headers[i].SetIovlen(1)
@@ -61,10 +69,6 @@ func segmentsPerCall(segmentBytes int) int {
 }
 
 func (b *batch) send(data []byte, segmentBytes int, ecn uint8, to *Destination) error {
-	if !b.gate.enter() {
-		return ErrClosed
-	}
-	defer b.gate.leave()
 	s := b.sender()
 	defer b.senders.Put(s)
 	perCall := segmentBytes * segmentsPerCall(segmentBytes)
@@ -91,7 +95,7 @@ func (b *batch) send(data []byte, segmentBytes int, ecn uint8, to *Destination) 
 // sendSegments sends datagrams by one system call.
 func (b *batch) sendSegments(s *sender, data []byte, segmentBytes int, ecn uint8, to *Destination) error {
 	s.set(0, data, segmentBytes, ecn, to)
-	errno, err := b.sendmsg(s, &s.headers[0].Msghdr)
+	_, errno, err := b.sendmmsg(s, 0, 1)
 	s.release(1)
 	switch {
 	case err != nil:
@@ -153,37 +157,27 @@ func datagrams(bytes, segmentBytes int) int {
 	return (bytes + segmentBytes - 1) / segmentBytes
 }
 
-// sendmsg sends one message, once there is room. err is ErrClosed, or one of poll.
-func (b *batch) sendmsg(s *sender, h *unix.Msghdr) (errno syscall.Errno, err error) {
-	for {
-		errno = b.kernel.sendmsg(b.fd, h, unix.MSG_DONTWAIT)
-		switch errno {
-		case unix.EINTR:
-		case unix.EAGAIN:
-			if err := b.waitForRoom(&s.fds); err != nil {
-				return 0, err
-			}
-		default:
-			return errno, nil
-		}
+// attemptSend sends what there is room for. It reports false if the poller shall wait for room for the first message.
+func (s *sender) attemptSend(fd uintptr) bool {
+	for s.errno = unix.EINTR; s.errno == unix.EINTR; {
+		s.n, s.errno = s.kernel.sendmmsg(int(fd), s.headers[s.from:s.to])
 	}
+	if s.errno == unix.EAGAIN {
+		s.stats.waitsForRoom.Add(1)
+		return false
+	}
+	return true
 }
 
 // sendmmsg sends messages from and to an index, once there is room for the first. It returns how many were sent, and why
-// the one behind them was not if there were none.
+// the one behind them was not if there were none. err is ErrClosed, or one of the poller.
 func (b *batch) sendmmsg(s *sender, from, to int) (n int, errno syscall.Errno, err error) {
-	for {
-		n, errno = b.kernel.sendmmsg(b.fd, s.headers[from:to], unix.MSG_DONTWAIT)
-		switch errno {
-		case 0:
-			return n, 0, nil
-		case unix.EINTR:
-		case unix.EAGAIN:
-			if err := b.waitForRoom(&s.fds); err != nil {
-				return 0, 0, err
-			}
-		default:
-			return 0, errno, nil
-		}
+	s.from, s.to = from, to
+	if err := b.raw.Write(s.attempt); err != nil {
+		return 0, 0, b.closedOr("send", err)
 	}
+	if s.errno != 0 {
+		return 0, s.errno, nil
+	}
+	return s.n, 0, nil
 }

@@ -6,10 +6,6 @@ import (
 )
 
 func (b *batch) sendBatch(ms []Outgoing) (sent int, err error) {
-	if !b.gate.enter() {
-		return 0, ErrClosed
-	}
-	defer b.gate.leave()
 	s := b.sender()
 	defer b.senders.Put(s)
 	for sent < len(ms) {
@@ -72,10 +68,6 @@ func (b *batch) sendPrepared(s *sender, ms []Outgoing) (sent int, err error) {
 
 // write sends what quic-go has made, control messages included.
 func (b *batch) write(data, control []byte, to netip.AddrPort) error {
-	if !b.gate.enter() {
-		return &net.OpError{Op: "write", Net: "udp", Err: net.ErrClosed}
-	}
-	defer b.gate.leave()
 	s := b.sender()
 	defer b.senders.Put(s)
 	var err error
@@ -90,13 +82,13 @@ func (b *batch) write(data, control []byte, to netip.AddrPort) error {
 	}
 	h.SetControllen(len(control))
 	s.setData(0, data)
-	errno, err := b.sendmsg(s, h)
+	_, errno, err := b.sendmmsg(s, 0, 1)
 	s.release(1)
 	switch {
 	case err != nil:
 		return &net.OpError{Op: "write", Net: "udp", Addr: net.UDPAddrFromAddrPort(to), Err: err}
 	case errno != 0:
-		return b.opError("sendmsg", errno, to)
+		return b.opError("sendmmsg", errno, to)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ const echoVariable = "AETHERTUNNEL_TEST_UDP_ECHO"
 
 // echo answers datagrams on loopback. It prints its address, and its CPU time whenever a line is read.
 func echo(how string) error {
-	cfg := Config{Address: netip.MustParseAddrPort("127.0.0.1:0"), WithoutBatch: how == "poller"}
+	cfg := Config{Address: netip.MustParseAddrPort("127.0.0.1:0"), WithoutBatch: how == "singly"}
 	c, err := Open(context.Background(), cfg)
 	if err != nil {
 		return err
@@ -61,10 +61,11 @@ func echo(how string) error {
 	return nil
 }
 
-// BenchmarkWake: a datagram to another process and back, which sleeps in between: in recvmmsg, or in Go's poller. (Two
-// ends in one process would share the poller's thread.) cpu-ns/op is the CPU time of the process that echoes.
+// BenchmarkWake: a datagram to another process and back, which sleeps in between; both with recvmmsg and sendmmsg, or the
+// other one through package net. (Two ends in one process would share the poller's thread.) cpu-ns/op is the CPU time of
+// the process that echoes.
 func BenchmarkWake(b *testing.B) {
-	for _, how := range []string{"recvmmsg", "poller"} {
+	for _, how := range []string{"batches", "singly"} {
 		b.Run(how, func(b *testing.B) {
 			cmd := exec.CommandContext(b.Context(), os.Args[0])
 			cmd.Env, cmd.Stderr = append(os.Environ(), echoVariable+"="+how), os.Stderr
