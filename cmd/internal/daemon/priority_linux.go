@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -9,8 +10,19 @@ import (
 )
 
 // setNice sets the scheduling priority of all threads of the process; those it starts later take it over from the ones
-// that start them.
+// that start them. Where the kernel shares processors out by session (autogroups, sched(7)) it counts within the session
+// only, so a session of our own gets it, too.
 func setNice(nice int) error {
+	if err := setThreadsNice(nice); err != nil {
+		return err
+	}
+	if session, err := unix.Getsid(0); err != nil || session != os.Getpid() {
+		return err
+	}
+	return setSessionNice(nice)
+}
+
+func setThreadsNice(nice int) error {
 	known := make(map[string]bool)
 	for {
 		threads, err := os.ReadDir("/proc/self/task")
@@ -32,4 +44,20 @@ func setNice(nice int) error {
 			return nil
 		}
 	}
+}
+
+// setSessionNice sets the priority of our session. Kernels without autogroups have nothing to set.
+func setSessionNice(nice int) error {
+	f, err := os.OpenFile("/proc/self/autogroup", os.O_WRONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		_, err = f.WriteString(strconv.Itoa(nice))
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("set priority %d of the session: %w", nice, err)
+	}
+	return nil
 }

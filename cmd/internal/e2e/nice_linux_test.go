@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,25 @@ func TestDaemonsHaveTheirPriority(t *testing.T) {
 	default:
 		t.Fatal(err)
 	}
+}
+
+// A daemon in the background leads a session, which gets the priority where processors are shared out by session.
+func TestSessionsHaveTheirPriority(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/proc/self/autogroup"); errors.Is(err, os.ErrNotExist) {
+		t.Skip("this kernel has no autogroups")
+	}
+	g, _ := twoMachines(t)
+	stopDetached(g, "gateway")
+	out := g.must("up", "--detach", "--state", g.state("gateway"), "--network", testNetwork, "--port-mapping", "off",
+		"--nice", "5")
+	_, after, _ := strings.Cut(out, "(pid ")
+	pid, _, _ := strings.Cut(after, ")")
+	group, err := os.ReadFile(filepath.Join("/proc", pid, "autogroup"))
+	if err != nil || !strings.HasSuffix(string(group), " nice 5\n") {
+		t.Errorf("process %q has %q, %v", pid, group, err)
+	}
+	g.must("down", "--state", g.state("gateway"))
 }
 
 // mustHaveNice checks the nice value of each of a daemon's threads.
