@@ -125,6 +125,23 @@ func TestPacketForAnotherPlace(t *testing.T) {
 	s.from.expectDrops(map[Reason]uint64{DropSend: 1})
 }
 
+// TestProbesGoAlone: a router that is handed a train as a whole drops it as a whole, with what is short enough.
+func TestProbesGoAlone(t *testing.T) {
+	s := newStages(t, laneConfig{})
+	s.keep()
+	for _, bytes := range []int{1400, 1300} {
+		s.lane.say(controlPacket{frames: lane.AppendPadding(nil, bytes), probe: true})
+	}
+	p := superPacket(udp4, a4, gw4, 100)
+	got, _ := s.cross(p, 1)
+	sameFlows(t, got, segments(t, p))
+	for i, train := range s.reader.sender.trains[:3] {
+		if len(train.Data) != train.SegmentBytes {
+			t.Errorf("train %d has %d bytes in packets of %d", i, len(train.Data), train.SegmentBytes)
+		}
+	}
+}
+
 // TestChecksumOfAPacketWithin: what the host leaves to be completed may belong to a tunnel's packet within its own, where
 // the peer would not look.
 func TestChecksumOfAPacketWithin(t *testing.T) {

@@ -184,6 +184,9 @@ func (s *sender) end() {
 func (s *sender) sendControl(packets []controlPacket) {
 	for _, c := range packets {
 		before := s.sealed.longest
+		if c.probe { // what is too long for a path is lost with all of its train, where trains are forwarded whole
+			s.open = false
+		}
 		if c.by != nil {
 			s.sealer.SetID(c.by.id)
 			s.sealFrames(c.frames, 0, c.by.to)
@@ -192,7 +195,7 @@ func (s *sender) sendControl(packets []controlPacket) {
 			s.sealFrames(c.frames, 0, s.way.to)
 		}
 		if c.probe {
-			s.sealed.longest = before
+			s.sealed.longest, s.open = before, false
 		}
 		s.sealed.asking = s.sealed.asking || c.asks
 	}
