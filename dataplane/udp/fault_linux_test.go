@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -406,6 +407,7 @@ func TestFullBuffer(t *testing.T) {
 			_, err := a.SendBatch(out)
 			sent <- err
 		}()
+		want := Message{From: at(a, left4), Local: right4, InterfaceIndex: uint32(right.veth.Attrs().Index)}
 		missing := make(map[string]int)
 		for chunk := range sliced(data, 1000) {
 			missing[string(chunk)]++
@@ -416,7 +418,12 @@ func TestFullBuffer(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i := range ms[:n] {
-				for datagram := range sliced(ms[i].Data, ms[i].SegmentBytes) {
+				m := &ms[i]
+				told := Message{From: m.From, Local: m.Local, InterfaceIndex: m.InterfaceIndex, ECN: m.ECN}
+				if !reflect.DeepEqual(told, want) || m.SegmentBytes != 1000 {
+					t.Fatalf("%s: got %+v in segments of %d, want %+v", name, told, m.SegmentBytes, want)
+				}
+				for datagram := range sliced(m.Data, m.SegmentBytes) {
 					switch missing[string(datagram)] {
 					case 0:
 						t.Fatalf("%s: %d bytes that were not sent, or not as often", name, len(datagram))
