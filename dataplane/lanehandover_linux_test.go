@@ -78,12 +78,8 @@ func TestLaneTakesOverAndGivesBack(t *testing.T) {
 	burstBy(true, "another lane")
 	connectLanes(a, gw, gateway, idA, laneConfig{})
 	burstBy(true, "a third one in its place")
-	for _, n := range []*laneNode{gw, a} { // the lanes before have had things of their own to say
-		drops := n.drops()
-		if delete(drops, DropLaneEnded.String()); len(drops) != 0 {
-			t.Errorf("dropped %v", drops)
-		}
-	}
+	gw.expectOnlyLateDrops()
+	a.expectOnlyLateDrops()
 }
 
 // TestHandOverUnderLoad: while the way changes nothing is lost or doubled. What is on the old way may be overtaken, but
@@ -150,10 +146,6 @@ func TestHandOverUnderLoad(t *testing.T) {
 	if !isRow(got, 0) {
 		t.Error("lost or doubled")
 	}
-	for _, n := range []*laneNode{gw, a} { // the lanes before have had things of their own to say
-		drops := n.drops()
-		if delete(drops, DropLaneEnded.String()); len(drops) != 0 {
-			t.Errorf("dropped %v", drops)
-		}
-	}
+	gw.expectOnlyLateDrops()
+	a.expectOnlyLateDrops()
 }

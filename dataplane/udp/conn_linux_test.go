@@ -31,6 +31,22 @@ func pattern(n int, seed int) []byte {
 	return b
 }
 
+// checkTold checks what is told of a message of datagrams of a length, the last of which may be shorter.
+func checkTold(t *testing.T, c *Conn, m *Message, segmentBytes int, want Message) {
+	t.Helper()
+	told := Message{From: m.From, Local: m.Local, InterfaceIndex: m.InterfaceIndex, ECN: m.ECN}
+	if !reflect.DeepEqual(told, want) {
+		t.Fatalf("got %+v, want %+v", told, want)
+	}
+	// Whether the time is told depends on nothing but the way of receiving, and it is that of this test.
+	if age := time.Now().UnixNano() - m.ArrivedNanos; c.Offloads().Batch.On && (age < 0 || age > int64(time.Minute)) {
+		t.Fatalf("arrived %v ago", time.Duration(age))
+	}
+	if n := m.Datagrams(); n > 1 && m.SegmentBytes != segmentBytes || n == 1 && m.SegmentBytes != len(m.Data) {
+		t.Fatalf("%d bytes in segments of %d", len(m.Data), m.SegmentBytes)
+	}
+}
+
 // expect receives datagrams until all of data has come, and checks what is told of each.
 func expect(t *testing.T, c *Conn, ms []Message, data []byte, segmentBytes int, want Message) {
 	t.Helper()
@@ -41,17 +57,7 @@ func expect(t *testing.T, c *Conn, ms []Message, data []byte, segmentBytes int, 
 		}
 		for i := range ms[:n] {
 			m := &ms[i]
-			told := Message{From: m.From, Local: m.Local, InterfaceIndex: m.InterfaceIndex, ECN: m.ECN}
-			if !reflect.DeepEqual(told, want) {
-				t.Fatalf("got %+v, want %+v", told, want)
-			}
-			// Whether the time is told depends on nothing but the way of receiving, and it is that of this test.
-			if age := time.Now().UnixNano() - m.ArrivedNanos; c.Offloads().Batch.On && (age < 0 || age > int64(time.Minute)) {
-				t.Fatalf("arrived %v ago", time.Duration(age))
-			}
-			if n := m.Datagrams(); n > 1 && m.SegmentBytes != segmentBytes || n == 1 && m.SegmentBytes != len(m.Data) {
-				t.Fatalf("%d bytes in segments of %d", len(m.Data), m.SegmentBytes)
-			}
+			checkTold(t, c, m, segmentBytes, want)
 			if len(m.Data) > len(data) || !bytes.Equal(m.Data, data[:len(m.Data)]) {
 				t.Fatalf("%d bytes differ, or are not the next of %d", len(m.Data), len(data))
 			}

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"reflect"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -419,10 +418,7 @@ func TestFullBuffer(t *testing.T) {
 			}
 			for i := range ms[:n] {
 				m := &ms[i]
-				told := Message{From: m.From, Local: m.Local, InterfaceIndex: m.InterfaceIndex, ECN: m.ECN}
-				if !reflect.DeepEqual(told, want) || m.SegmentBytes != 1000 {
-					t.Fatalf("%s: got %+v in segments of %d, want %+v", name, told, m.SegmentBytes, want)
-				}
+				checkTold(t, b, m, 1000, want)
 				for datagram := range sliced(m.Data, m.SegmentBytes) {
 					switch missing[string(datagram)] {
 					case 0:

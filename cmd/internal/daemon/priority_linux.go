@@ -16,8 +16,12 @@ func setNice(nice int) error {
 	if err := setThreadsNice(nice); err != nil {
 		return err
 	}
-	if session, err := unix.Getsid(0); err != nil || session != os.Getpid() {
-		return err
+	session, err := unix.Getsid(0)
+	if err != nil {
+		return fmt.Errorf("find our session: %w", err)
+	}
+	if session != os.Getpid() {
+		return nil
 	}
 	return setSessionNice(nice)
 }
