@@ -149,3 +149,12 @@ func TestHandOverUnderLoad(t *testing.T) {
 	gw.expectOnlyLateDrops()
 	a.expectOnlyLateDrops()
 }
+
+// expectOnlyLateDrops expects none but of what lanes that have ended had to say.
+func (n *laneNode) expectOnlyLateDrops() {
+	n.t.Helper()
+	drops := n.drops()
+	if delete(drops, DropLaneEnded.String()); len(drops) != 0 {
+		n.t.Errorf("dropped %v", drops)
+	}
+}

@@ -351,15 +351,6 @@ func (n *laneNode) expectDrops(want map[Reason]uint64) {
 	}
 }
 
-// expectOnlyLateDrops expects none but of what lanes that have ended had to say.
-func (n *laneNode) expectOnlyLateDrops() {
-	n.t.Helper()
-	drops := n.drops()
-	if delete(drops, DropLaneEnded.String()); len(drops) != 0 {
-		n.t.Errorf("dropped %v", drops)
-	}
-}
-
 // stranger is the other end of a lane, made of its parts, so that it can do what no engine would.
 type stranger struct {
 	t      testing.TB
